@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What each verb needs from the distribution's archive.
+
+As root what is missing is installed; anybody else is given the apt-get line that would.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+from common import Err, run, stage
+
+# need: {package: what shows that it is there (a command, a Python module "py:…", a file)}
+NEEDS: dict[str, dict[str, str]] = {
+    "config": {"python3-kconfiglib": "py:kconfiglib"},
+    "archive": {"apt": "apt-get", "dpkg": "dpkg-deb", "gpgv": "gpgv"},
+    "tree": {"git": "git", "xz-utils": "xz", "tar": "tar"},
+    "kernel": {
+        "gcc-aarch64-linux-gnu": "aarch64-linux-gnu-gcc",
+        "gcc": "gcc",
+        "libc6-dev": "/usr/include/stdio.h",
+        "make": "make",
+        "flex": "flex",
+        "bison": "bison",
+        "bc": "bc",
+        "perl": "perl",
+        "ccache": "ccache",
+    },
+    "guest": {
+        "gcc-aarch64-linux-gnu": "aarch64-linux-gnu-gcc",
+        "libc6-dev-arm64-cross": "/usr/aarch64-linux-gnu/include/stdio.h",
+    },
+    "qemu": {"qemu-system-arm": "qemu-system-aarch64"},
+    "vmcore": {"python3-drgn": "py:drgn"},
+    "tests": {"python3-pytest": "py:pytest", "apt-utils": "apt-ftparchive", "gnupg": "gpg", "gcc": "gcc",
+              "libc6-dev": "/usr/include/stdio.h"},
+}
+
+
+def _there(probe: str) -> bool:
+    if probe.startswith("py:"):
+        return importlib.util.find_spec(probe[3:]) is not None
+    if probe.startswith("/"):
+        return Path(probe).exists()
+    return shutil.which(probe) is not None
+
+
+def missing(*needs: str) -> list[str]:
+    wanted = {package: probe for need in needs for package, probe in NEEDS[need].items()}
+    return sorted(package for package, probe in wanted.items() if not _there(probe))
+
+
+def need(*needs: str) -> None:
+    """Make sure that everything these needs name is installed."""
+    lacking = missing(*needs)
+    if not lacking:
+        return
+    line = "apt-get install --no-install-recommends " + " ".join(lacking)
+    if os.geteuid() != 0:
+        raise Err("not installed: " + " ".join(lacking), f"sudo {line}")
+    env = {"DEBIAN_FRONTEND": "noninteractive"}
+    with stage("installing " + " ".join(lacking)):
+        install = [*line.split(), "--yes"]
+        if run(install, env=env, check=False).returncode:
+            run(["apt-get", "update"], env=env, next_step=line)
+            run(install, env=env, next_step=line)
+    importlib.invalidate_caches()
+    lacking = missing(*needs)
+    if lacking:
+        raise Err("installed, and still not found: " + " ".join(lacking), line)
