@@ -101,6 +101,9 @@ def run(cmd: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str,
         raise Err(f"{words[0]} is not installed") from err
     done = subprocess.CompletedProcess(words, raw.returncode, raw.stdout.decode(errors="replace"),
                                        raw.stderr.decode(errors="replace"))
+    if done.returncode and "No space left on device" in done.stderr + done.stdout:
+        raise Err(f"the disk is full: `{shlex.join(words[:3])} …`", "free some space, or set XDG_CACHE_HOME "
+                  "to a directory on a larger disk, and run the same command again")
     if check and done.returncode:
         raise Err(f"`{shlex.join(words[:4])}{' …' if len(words) > 4 else ''}` failed "
                   f"({done.returncode}):\n{tail(done.stderr or done.stdout)}", next_step)
