@@ -1,0 +1,500 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * PID 1 of both kernels of the crash test. In the first kernel it loads the
+ * crash kernel, sets DMA going, tells where that DMA will land and panics. In
+ * the crash kernel (which has /proc/vmcore) it brings the devices up, saves the
+ * vmcore and powers off.
+ *
+ * It talks to the host over a virtio-serial port of its own, one line a fact,
+ * and repeats every line on the console for the reader:
+ *
+ *	hello first|crash RELEASE	host answers: reads=N cmdline=TEXT
+ *	crash-memory START END		what is reserved for the crash kernel
+ *	ring base=.. head=.. tail=.. size=..
+ *	buffer INDEX PHYS:LEN ...	physical memory of read INDEX, in order
+ *	done INDEX			this read was complete before the panic
+ *	panic				host answers: go
+ *	vmcore STATUS BYTES MILLISECONDS
+ *	dmesg STATUS PANIC-FOUND
+ *	shutdown			host answers: go
+ *	error TEXT			given up
+ *
+ * The disk "slow" holds the expected pattern: 64-bit word number i of block
+ * INDEX is NONCE << 32 | INDEX << 16 | i; the guest needs not know it.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/aio_abi.h>
+#include <linux/ethtool.h>
+#include <linux/fs.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define READ_SIZE	(128 << 10)
+#define MAX_READS	256
+#define RX_RING		4096
+#define RX_WARM_UP	64	/* frames that prove the stream flows */
+#define WAIT_MS		20000
+
+/* e1000e registers of receive queue 0 */
+#define RDBAL		0x2800
+#define RDBAH		0x2804
+#define RDLEN		0x2808
+#define RDH		0x2810
+#define RDT		0x2818
+
+static int channel = -1;
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+}
+
+static void nap(void)
+{
+	usleep(10000);
+}
+
+static void say(const char *fmt, ...)
+{
+	char line[4096];
+	va_list ap;
+	int len, sent;
+
+	va_start(ap, fmt);
+	len = vsnprintf(line, sizeof(line) - 1, fmt, ap);
+	va_end(ap);
+	if (len < 0 || len >= (int)sizeof(line) - 1)
+		len = sizeof(line) - 2;
+	line[len++] = '\n';
+
+	for (int done = 0; channel >= 0 && done < len; done += sent) {
+		sent = write(channel, line + done, len - done);
+		if (sent < 0) {
+			if (errno != EINTR && errno != EAGAIN)
+				break;
+			sent = 0;
+			nap();
+		}
+	}
+	dprintf(STDOUT_FILENO, "crash-test: %.*s", len, line);
+}
+
+static void power_off(void)
+{
+	sync();
+	reboot(RB_POWER_OFF);
+	for (;;)
+		pause();
+}
+
+static void give_up(const char *fmt, ...)
+{
+	char text[256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	say("error %s (%s)", text, strerror(errno));
+	usleep(200000);		/* let the host read it */
+	power_off();
+}
+
+/* The host's answer, or "" when it gives none: a replay has no host. */
+static const char *hear(void)
+{
+	static char line[2048];
+	struct pollfd pfd = { .fd = channel, .events = POLLIN };
+	size_t len = 0;
+
+	while (len < sizeof(line) - 1 && poll(&pfd, 1, 3000) > 0) {
+		if (read(channel, line + len, 1) != 1) {
+			nap();	/* the host's end is closed */
+			break;
+		}
+		if (line[len] == '\n')
+			break;
+		len++;
+	}
+	line[len] = '\0';
+	return line;
+}
+
+static int read_file(const char *path, char *buf, size_t size)
+{
+	int fd = open(path, O_RDONLY);
+	ssize_t len;
+
+	if (fd < 0)
+		return -1;
+	len = read(fd, buf, size - 1);
+	close(fd);
+	if (len < 0)
+		return -1;
+	while (len && (buf[len - 1] == '\n' || buf[len - 1] == ' '))
+		len--;
+	buf[len] = '\0';
+	return 0;
+}
+
+/*
+ * The entry of @dir whose @attr (a file below it) reads @want; with @attr NULL
+ * any entry that does not begin with @want. Waits for it: drivers probe late.
+ */
+static const char *find(const char *dir, const char *attr, const char *want)
+{
+	static char name[256];
+	uint64_t end = now_ms() + WAIT_MS;
+	char path[1024], text[256];
+	struct dirent *entry;
+	DIR *handle;
+
+	do {
+		handle = opendir(dir);
+		while (handle && (entry = readdir(handle))) {
+			if (entry->d_name[0] == '.')
+				continue;
+			snprintf(path, sizeof(path), "%s/%s/%s", dir, entry->d_name,
+				 attr ? attr : "");
+			if (attr ? !read_file(path, text, sizeof(text)) && !strcmp(text, want) :
+				   !!strncmp(entry->d_name, want, strlen(want))) {
+				snprintf(name, sizeof(name), "%s", entry->d_name);
+				closedir(handle);
+				return name;
+			}
+		}
+		if (handle)
+			closedir(handle);
+		nap();
+	} while (now_ms() < end);
+	errno = ENODEV;
+	give_up("nothing in %s is %s", dir, attr ? want : "there");
+	return NULL;
+}
+
+static const char *disk(const char *serial)
+{
+	static char path[300];
+
+	snprintf(path, sizeof(path), "/dev/%s", find("/sys/block", "device/serial", serial));
+	return path;
+}
+
+/* Run a program to its end; its output goes to @out, or to the console. */
+static int run(const char *out, char *const argv[])
+{
+	int status, fd;
+	pid_t pid = fork();
+
+	if (!pid) {
+		if (out) {
+			fd = open(out, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+			if (fd < 0 || dup2(fd, STDOUT_FILENO) < 0)
+				_exit(126);
+		}
+		execv(argv[0], argv);
+		_exit(127);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		give_up("cannot run %s", argv[0]);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static const char *nic_up(void)
+{
+	struct ethtool_ringparam ring = { .cmd = ETHTOOL_GRINGPARAM };
+	int fd = socket(AF_PACKET, SOCK_RAW, 0);
+	static char name[IFNAMSIZ];
+	struct ifreq ifr = { };
+
+	snprintf(name, sizeof(name), "%s", find("/sys/class/net", NULL, "lo"));
+	strcpy(ifr.ifr_name, name);
+	ifr.ifr_data = (void *)&ring;
+	if (fd < 0 || ioctl(fd, SIOCETHTOOL, &ifr))
+		give_up("%s: no ring parameters", name);
+	ring.cmd = ETHTOOL_SRINGPARAM;
+	ring.rx_pending = ring.rx_max_pending < RX_RING ? ring.rx_max_pending : RX_RING;
+	if (ioctl(fd, SIOCETHTOOL, &ifr))
+		give_up("%s: cannot make the receive ring long", name);
+	ifr.ifr_flags = IFF_UP | IFF_PROMISC;
+	if (ioctl(fd, SIOCSIFFLAGS, &ifr))
+		give_up("%s: cannot bring it up", name);
+	close(fd);
+	return name;
+}
+
+static void nic_warm_up(const char *name)
+{
+	uint64_t end = now_ms() + WAIT_MS;
+	char path[256], text[32] = "";
+
+	snprintf(path, sizeof(path), "/sys/class/net/%s/statistics/rx_packets", name);
+	while (read_file(path, text, sizeof(text)) || atol(text) < RX_WARM_UP) {
+		if (now_ms() > end)
+			give_up("%s received %s frames, not %d", name, text, RX_WARM_UP);
+		nap();
+	}
+}
+
+static void nic_ring(const char *name)
+{
+	volatile uint32_t *regs;
+	char path[256];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/class/net/%s/device/resource0", name);
+	fd = open(path, O_RDWR | O_SYNC);
+	regs = mmap(NULL, 0x4000, PROT_READ, MAP_SHARED, fd, 0);
+	if (fd < 0 || regs == MAP_FAILED)
+		give_up("cannot map %s", path);
+	say("ring base=0x%llx head=%u tail=%u size=%u",
+	    (unsigned long long)regs[RDBAH / 4] << 32 | regs[RDBAL / 4],
+	    regs[RDH / 4], regs[RDT / 4], regs[RDLEN / 4] / 16);
+	munmap((void *)regs, 0x4000);
+	close(fd);
+}
+
+static uint64_t phys_of(int pagemap, const void *addr)
+{
+	long page = sysconf(_SC_PAGESIZE);
+	uint64_t entry;
+
+	if (pread(pagemap, &entry, 8, (uintptr_t)addr / page * 8) != 8 || !(entry >> 63) ||
+	    !(entry << 9 >> 9))
+		give_up("no physical address of %p", addr);
+	return (entry << 9 >> 9) * page + (uintptr_t)addr % page;
+}
+
+static void tell_buffer(int index, const char *buf)
+{
+	int pagemap = open("/proc/self/pagemap", O_RDONLY);
+	long page = sysconf(_SC_PAGESIZE);
+	uint64_t phys, start = 0;
+	char line[2048];
+	long len = 0;
+	int pos = 0;
+
+	for (long off = 0; off <= READ_SIZE; off += page) {
+		phys = off < READ_SIZE ? phys_of(pagemap, buf + off) : 0;
+		if (len && phys != start + len) {
+			pos += snprintf(line + pos, sizeof(line) - pos, " 0x%llx:0x%lx",
+					(unsigned long long)start, len);
+			len = 0;
+		}
+		if (!len)
+			start = phys;
+		len += page;
+	}
+	close(pagemap);
+	say("buffer %d%s", index, line);
+}
+
+static void queue_reads(aio_context_t *ctx, int reads)
+{
+	static struct iocb iocbs[MAX_READS];
+	int fd = open(disk("slow"), O_RDONLY | O_DIRECT);
+	struct iocb *list[MAX_READS];
+	char *buf;
+
+	if (fd < 0)
+		give_up("cannot open the slow disk");
+	buf = mmap(NULL, (size_t)reads * READ_SIZE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE | MAP_LOCKED, -1, 0);
+	if (buf == MAP_FAILED)
+		give_up("no memory for %d reads", reads);
+	memset(buf, 0xaa, (size_t)reads * READ_SIZE);
+	for (int i = 0; i < reads; i++) {
+		list[i] = &iocbs[i];
+		iocbs[i] = (struct iocb) {
+			.aio_data = i,
+			.aio_lio_opcode = IOCB_CMD_PREAD,
+			.aio_fildes = fd,
+			.aio_buf = (uintptr_t)buf + (size_t)i * READ_SIZE,
+			.aio_nbytes = READ_SIZE,
+			.aio_offset = (uint64_t)i * READ_SIZE,
+		};
+		tell_buffer(i, buf + (size_t)i * READ_SIZE);
+	}
+	if (syscall(SYS_io_setup, reads, ctx) || syscall(SYS_io_submit, *ctx, reads, list) != reads)
+		give_up("cannot queue %d reads", reads);
+}
+
+static void tell_done(aio_context_t ctx, int reads)
+{
+	struct io_event events[MAX_READS];
+	struct timespec none = { };
+	int count = syscall(SYS_io_getevents, ctx, 0, reads, events, &none);
+
+	for (int i = 0; i < count; i++) {
+		if (events[i].res != READ_SIZE)
+			give_up("read %d: %lld", (int)events[i].data, (long long)events[i].res);
+		say("done %d", (int)events[i].data);
+	}
+}
+
+static void tell_crash_memory(void)
+{
+	FILE *file = fopen("/proc/iomem", "r");
+	unsigned long long start, end;
+	char line[256];
+	int found = 0;
+
+	while (file && fgets(line, sizeof(line), file)) {
+		if (strstr(line, ": Crash kernel") &&
+		    sscanf(line, " %llx-%llx", &start, &end) == 2 && end) {
+			say("crash-memory 0x%llx 0x%llx", start, end);
+			found++;
+		}
+	}
+	if (!found)
+		give_up("no memory is reserved for a crash kernel");
+	fclose(file);
+}
+
+static void load_crash_kernel(const char *cmdline)
+{
+	char arg[2100], loaded[8];
+	int status;
+
+	snprintf(arg, sizeof(arg), "--command-line=%s", cmdline);
+	status = run(NULL, (char *[]){ "/sbin/kexec", "-s", "-p", "/crash/Image",
+				       "--initrd=/crash/initrd", arg, NULL });
+	if (status || read_file("/sys/kernel/kexec_crash_loaded", loaded, sizeof(loaded)) ||
+	    strcmp(loaded, "1"))
+		give_up("kexec cannot load the crash kernel: status %d", status);
+}
+
+static void sysrq_crash(void)
+{
+	int fd = open("/proc/sysrq-trigger", O_WRONLY);
+
+	if (fd < 0 || write(fd, "c", 1) != 1)
+		give_up("cannot panic");
+	for (;;)
+		pause();
+}
+
+static void first_kernel(int reads, const char *cmdline)
+{
+	aio_context_t ctx = 0;
+	const char *nic;
+
+	tell_crash_memory();
+	nic = nic_up();		/* its link takes a while to come up */
+	load_crash_kernel(cmdline);
+	nic_warm_up(nic);
+	queue_reads(&ctx, reads);
+	nic_ring(nic);
+	tell_done(ctx, reads);
+	say("panic");
+	hear();
+	sysrq_crash();
+}
+
+static int has_text(const char *path, const char *text)
+{
+	FILE *file = fopen(path, "r");
+	char line[1024];
+	int found = 0;
+
+	while (file && !found && fgets(line, sizeof(line), file))
+		found = !!strstr(line, text);
+	if (file)
+		fclose(file);
+	return found;
+}
+
+static void crash_kernel(const char *level)
+{
+	uint64_t begin = now_ms();
+	char target[300], arg[16];
+	int fd, status;
+	off_t bytes;
+
+	nic_up();
+	disk("slow");
+	snprintf(target, sizeof(target), "%s", disk("dump"));
+	snprintf(arg, sizeof(arg), "-d%s", level);
+
+	/*
+	 * ELF, straight onto the disk: the host reads the very bytes that went
+	 * through the SMMU. The end of the file is the highest segment's.
+	 */
+	status = run("/makedumpfile.log",
+		     (char *[]){ "/usr/bin/makedumpfile", "-E", "-f", arg, "--message-level=6",
+				 "/proc/vmcore", target, NULL });
+	fd = open(target, O_RDONLY);
+	if (fd < 0 || fsync(fd) || ioctl(fd, BLKFLSBUF, 0))
+		status = status ?: 1;
+	bytes = lseek(fd, 0, SEEK_END);
+	close(fd);
+	say("vmcore %d %lld %lld", status, (long long)bytes, (long long)(now_ms() - begin));
+
+	status = run("/dev/null", (char *[]){ "/usr/bin/makedumpfile", "--dump-dmesg", "-f",
+					      target, "/dmesg", NULL });
+	say("dmesg %d %d", status, has_text("/dmesg", "sysrq triggered crash"));
+	say("shutdown");
+	hear();
+	power_off();
+}
+
+/* `key=value` of the host's answer; cmdline= comes last and has spaces. */
+static const char *param(const char *params, const char *key, const char *fallback)
+{
+	const char *at = strstr(params, key);
+
+	return at ? at + strlen(key) : fallback;
+}
+
+int main(void)
+{
+	char params[2048], path[300];
+	struct utsname uts;
+	int crashed;
+
+	mkdir("/proc", 0755);
+	mkdir("/sys", 0755);
+	mkdir("/dev", 0755);
+	mkdir("/tmp", 0755);
+	mount("proc", "/proc", "proc", 0, NULL);
+	mount("sysfs", "/sys", "sysfs", 0, NULL);
+	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	signal(SIGPIPE, SIG_IGN);
+
+	snprintf(path, sizeof(path), "/dev/%s", find("/sys/class/virtio-ports", "name", "verdict"));
+	channel = open(path, O_RDWR);
+	uname(&uts);
+	crashed = !access("/proc/vmcore", F_OK);
+	say("hello %s %s", crashed ? "crash" : "first", uts.release);
+	snprintf(params, sizeof(params), "%s", hear());
+	if (crashed)
+		crash_kernel("17");
+	first_kernel(atoi(param(params, "reads=", "32")),
+		     param(params, "cmdline=",
+			   "console=ttyAMA0 ignore_loglevel nr_cpus=1 reset_devices"));
+	return 0;
+}

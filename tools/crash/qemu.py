@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One virtual machine: its command, its frames, its verdict channel, its end.
+
+Everything QEMU opens is named relative to the run's directory, so that the saved command
+can be run again as it is. No network port is used: the network card and the verdict
+channel are Unix sockets in that directory.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import random
+import select
+import shlex
+import socket
+import struct
+import subprocess
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common import Err
+
+READ_SIZE = 128 << 10           # as in guest/init.c
+BLOCKS = 256                    # of the slow disk; the guest reads the first of them
+FRAME_MAGIC = b"SMMUFRAM"
+FRAME_SIZE = 512
+FRAME_HEAD = struct.Struct("<8sII")     # magic, nonce, sequence number
+DUMP_DISK = 2 << 30             # sparse; holds the memory of the machine
+TRACE = "trace.log"
+CONSOLE = "console.log"
+
+# StreamID -> (what it is in the table, how QEMU is told): bus 0, device = StreamID / 8
+DEVICES = {0x8: "NIC", 0x10: "slow NVMe", 0x18: "dump NVMe"}
+
+
+@dataclass
+class Scenario:
+    frame_rate: int = 400
+    read_iops: int = 8
+    reads: int = 16
+    delay_ms: int = 0
+    timeout: int = 180
+    memory: str = "512M"
+    crash_memory: str = "160M"
+    first_cmdline: str = ""
+    crash_cmdline: str = ""
+
+    def cmdlines(self) -> tuple[str, str]:
+        first = f"console=ttyAMA0 crashkernel={self.crash_memory} panic=20"
+        crash = ("console=ttyAMA0 earlycon=pl011,0x9000000 ignore_loglevel nr_cpus=1 "
+                 "reset_devices")
+        if self.delay_ms:
+            crash += f" smmu_kdump_test.delay_ms={self.delay_ms}"
+        return (f"{first} {self.first_cmdline}".rstrip(), f"{crash} {self.crash_cmdline}".rstrip())
+
+
+def expected_block(nonce: int, index: int) -> bytes:
+    """What block `index` of the slow disk holds: each 64-bit word says where it belongs."""
+    base = nonce << 32 | index << 16
+    return array.array("Q", range(base, base + READ_SIZE // 8)).tobytes()
+
+
+def frame(nonce: int, number: int) -> bytes:
+    """An Ethernet broadcast of the local experimental type, numbered, with a checksum."""
+    body = FRAME_HEAD.pack(FRAME_MAGIC, nonce, number)
+    body += bytes((number + i) & 0xff for i in range(FRAME_SIZE - 14 - len(body) - 4))
+    return (b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x88\xb5" + body
+            + struct.pack("<I", zlib.crc32(body)))
+
+
+class Sender(threading.Thread):
+    """Numbered frames at a constant rate. A full socket holds it up, so no frame is lost
+    on the way to the network card; `sent[number]` is when QEMU could have it."""
+
+    def __init__(self, sock: socket.socket, nonce: int, rate: int) -> None:
+        super().__init__(daemon=True)
+        self.sock, self.nonce, self.rate = sock, nonce, rate
+        self.sent: list[float] = []
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        self.sock.settimeout(0.2)
+        due = time.monotonic()
+        while not self.stop.is_set():
+            data = frame(self.nonce, len(self.sent))
+            try:
+                begin = time.time()
+                self.sock.send(data)
+            except TimeoutError:
+                continue
+            except OSError:         # QEMU is gone
+                return
+            self.sent.append(begin)
+            due += 1 / self.rate
+            now = time.monotonic()
+            if due > now:
+                time.sleep(due - now)
+            else:
+                due = now
+
+
+@dataclass
+class Run:
+    directory: Path
+    nonce: int
+    marks: list[tuple[float, str]] = field(default_factory=list)    # time, line
+    sent: list[float] = field(default_factory=list)                 # index = frame number
+    lost: str = ""              # why the machine was given up, or ""
+    begin: float = 0.0
+    end: float = 0.0
+
+    def mark(self, word: str) -> float | None:
+        """When the guest said `word` first."""
+        return next((when for when, line in self.marks if line.split()[0] == word), None)
+
+    def facts(self, word: str) -> list[list[str]]:
+        return [line.split()[1:] for _, line in self.marks if line.split()[0] == word]
+
+
+def command(qemu: list[str], image: Path, initrd: Path, scenario: Scenario) -> list[str]:
+    nvme = "throttling.iops-read"
+    return [
+        *qemu, "-M", "virt,iommu=smmuv3,gic-version=3,its=on", "-cpu", "cortex-a57",
+        "-smp", "2", "-m", scenario.memory, "-nodefaults", "-display", "none",
+        "-monitor", "none", "-no-reboot", "-msg", "timestamp=on",
+        "-serial", f"file:{CONSOLE}", "-D", TRACE, "-d", "guest_errors,trace:smmuv3_*",
+        "-kernel", str(image), "-initrd", str(initrd), "-append", scenario.cmdlines()[0],
+        "-netdev", "dgram,id=n0,local.type=unix,local.path=nic.sock,"
+                   "remote.type=unix,remote.path=host.sock",
+        "-device", "e1000e,netdev=n0,addr=1,romfile=",
+        "-drive", f"file=slow.raw,if=none,id=d0,format=raw,cache=none,{nvme}={scenario.read_iops}",
+        "-device", "nvme,drive=d0,serial=slow,addr=2",
+        "-drive", "file=vmcore,if=none,id=d1,format=raw,cache=unsafe",
+        "-device", "nvme,drive=d1,serial=dump,addr=3",
+        "-chardev", "socket,id=verdict,path=verdict.sock,server=on,wait=off",
+        "-device", os.environ.get("VSER","virtio-serial-device"), "-device", "virtserialport,chardev=verdict,name=verdict",
+    ]
+
+
+def _script(argv: list[str]) -> str:
+    """The command as a script: options one a line."""
+    lines, line = [], shlex.quote(argv[0])
+    for word in argv[1:]:
+        if word.startswith("-"):
+            lines.append(line)
+            line = "    " + word
+        else:
+            line += " " + shlex.quote(word)
+    lines.append(line)
+    return ("#!/bin/sh\n# The run's QEMU. The sockets are its own; nothing needs to listen:\n"
+            "# the guest goes on by itself, without frames to its network card.\n"
+            'cd "$(dirname "$0")" || exit\nexec ' + " \\\n".join(lines) + "\n")
+
+
+def _connect(directory: int, name: str, kind: int, alive: Callable[[], bool]) -> socket.socket:
+    """Connect to a socket that QEMU is about to make. By way of /proc, as its full name may
+    be longer than a socket address holds."""
+    sock = socket.socket(socket.AF_UNIX, kind)
+    while True:
+        try:
+            sock.connect(f"/proc/self/fd/{directory}/{name}")
+            return sock
+        except (FileNotFoundError, ConnectionRefusedError):
+            if not alive():
+                sock.close()
+                raise
+            time.sleep(0.01)
+
+
+def boot(directory: Path, argv: list[str], scenario: Scenario,
+         progress: Callable[[str], None] = lambda text: None) -> Run:
+    """Run the machine to its end. What QEMU itself refuses is an Err."""
+    run = Run(directory, random.getrandbits(31) | 1)
+    with open(directory / "slow.raw", "wb") as disk:
+        for index in range(BLOCKS):
+            disk.write(expected_block(run.nonce, index))
+    with open(directory / "vmcore", "wb") as disk:
+        disk.truncate(DUMP_DISK)
+    script = directory / "qemu.sh"
+    script.write_text(_script(argv))
+    script.chmod(0o755)
+
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    nic = channel = sender = None
+    host = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    host.bind(f"/proc/self/fd/{handle}/host.sock")
+    stderr = open(directory / "qemu.log", "w+")
+    run.begin = time.time()
+    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *argv], cwd=directory,
+                               stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
+                               start_new_session=True)
+    alive = lambda: process.poll() is None
+    try:
+        try:
+            channel = _connect(handle, "verdict.sock", socket.SOCK_STREAM, alive)
+            nic = _connect(handle, "nic.sock", socket.SOCK_DGRAM, alive)
+        except OSError:
+            process.wait()
+            stderr.seek(0)
+            why = stderr.read().strip() or f"exit code {process.returncode}"
+            raise Err(f"QEMU does not start: {why}", f"try {script}") from None
+        sender = Sender(nic, run.nonce, scenario.frame_rate)
+        sender.start()
+        run.lost = _converse(run, channel, process, scenario, progress)
+    finally:
+        if sender:
+            sender.stop.set()
+        process.kill()
+        process.wait()
+        run.end = time.time()
+        for sock in (nic, channel, host):
+            if sock:
+                sock.close()
+        os.close(handle)
+        stderr.close()
+        for name in ("nic.sock", "host.sock", "verdict.sock"):
+            (directory / name).unlink(missing_ok=True)
+    sender.join()
+    run.sent = sender.sent
+    return run
+
+
+def _converse(run: Run, channel: socket.socket, process: subprocess.Popen[bytes],
+              scenario: Scenario, progress: Callable[[str], None]) -> str:
+    """Follow the guest until QEMU ends; why it was given up, or ''."""
+    answers = {"hello": f"reads={scenario.reads} cmdline={scenario.cmdlines()[1]}\n",
+               "panic": "go\n", "shutdown": "go\n"}
+    deadline = time.monotonic() + scenario.timeout
+    pending = b""
+    while time.monotonic() < deadline:
+        if not select.select([channel], [], [], 0.2)[0]:
+            if process.poll() is not None:
+                break
+            continue
+        data = channel.recv(65536)
+        if not data:
+            break
+        *lines, pending = (pending + data).split(b"\n")
+        for raw in lines:
+            line = raw.decode(errors="replace").strip()
+            if not line:
+                continue
+            run.marks.append((time.time(), line))
+            word = line.split()[0]
+            progress(line if len(line) < 40 else word)
+            if word in answers:
+                channel.sendall(answers[word].encode())
+    else:
+        return f"no end after {scenario.timeout} s, last said: {_last(run)}"
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        return "QEMU hung up and did not end"
+    errors = run.facts("error")
+    if errors:
+        return "the guest gave up: " + " ".join(errors[0])
+    if run.mark("shutdown") is None:
+        return f"QEMU ended ({process.returncode}) early, last said: {_last(run)}"
+    return ""
+
+
+def _last(run: Run) -> str:
+    return run.marks[-1][1] if run.marks else "nothing"
