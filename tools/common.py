@@ -86,14 +86,16 @@ def tail(text: str, lines: int = 12) -> str:
     return "\n".join("    " + line for line in text.rstrip().splitlines()[-lines:])
 
 
-def run(cmd: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None,
+def run(cmd: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str | None] | None = None,
         data: bytes | None = None, check: bool = True, next_step: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command, its output captured as text. `env` is added to ours."""
+    """Run a command, its output captured as text. `env` is added to ours; None takes out."""
     words = [str(word) for word in cmd]
+    merged = {**os.environ, **(env or {})}
     if VERBOSE:
         say("+ " + shlex.join(words))
     try:
-        raw = subprocess.run(words, cwd=cwd, env={**os.environ, **(env or {})}, input=data,
+        raw = subprocess.run(words, cwd=cwd, input=data,
+                             env={name: value for name, value in merged.items() if value is not None},
                              stdin=subprocess.DEVNULL if data is None else None, capture_output=True)
     except FileNotFoundError as err:
         if cwd and not cwd.exists():

@@ -1,0 +1,596 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A base kernel and its patch queue as git trees.
+
+    tree.py tree       the edit tree: base commit, one commit a patch; prints its path
+    tree.py refresh    the edit tree's commits back into the patch directory
+
+The environment (make's command line) gives BASE, KSRC and FORCE.
+
+Everything of one base is in one directory, build/<base> of the cache:
+
+    base.git    the base's source as a commit, and commits made from it (a bare repository)
+    linux       the edit tree: a git repository of the user's, borrowing base.git's objects
+    test        the work tree of the test kernels (kernel.py)
+
+Patches are applied in the index alone, as git am does it (mailinfo, apply, commit), so that
+no tree is touched before all of them have applied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import archive
+import bases
+import config
+import deps
+from common import FAIL, TOP, USAGE, Err, cache_dir, lock, main, run, say, stage
+
+NOBODY = "smmuv3-kdump"
+EPOCH = "2000-01-01T00:00:00+0000"
+BASE_REF = "refs/smmuv3-kdump/base"     # in the edit tree: the base commit it was made from
+MADE_REF = "refs/smmuv3-kdump/made"     # and its tip when it and the queue were last the same
+QUEUE_KEY = "smmuv3-kdump.queue"        # and a hash of the queue's files at that time
+
+# What a build leaves in a source tree. The tree's own .gitignore will not do: that of the
+# archive's source packages ignores every file.
+PRODUCTS = """\
+.git
+*.o
+*.a
+*.ko
+*.mod
+*.mod.c
+*.cmd
+*.d
+*.dtb
+*.order
+*.symvers
+*.orig
+*.rej
+*~
+*.swp
+/.config*
+/include/config/
+/include/generated/
+/arch/*/include/generated/
+/arch/*/boot/Image*
+/vmlinux*
+/System.map
+/tags
+/cscope.*
+"""
+
+
+def git(*args: str | Path, cwd: Path | None = None, check: bool = True, data: bytes | None = None,
+        env: Mapping[str, str | None] | None = None, next_step: str = "") -> subprocess.CompletedProcess[str]:
+    """git without anybody's configuration: the same result for every user."""
+    base_env: dict[str, str | None] = {name: None for name in os.environ if name.startswith("GIT_")}
+    base_env |= {
+        "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C",
+        "GIT_COMMITTER_NAME": NOBODY, "GIT_COMMITTER_EMAIL": NOBODY, "GIT_COMMITTER_DATE": EPOCH,
+        "GIT_AUTHOR_NAME": NOBODY, "GIT_AUTHOR_EMAIL": NOBODY, "GIT_AUTHOR_DATE": EPOCH,
+    }
+    return run(["git", *args], cwd=cwd, check=check, data=data, env={**base_env, **(env or {})}, next_step=next_step)
+
+
+def digest(*parts: str | bytes) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        total.update(b"%d:" % len(raw) + raw)
+    return total.hexdigest()
+
+
+def series(directory: Path) -> list[Path]:
+    """The patches that a directory's `series` names, or all of them if it has none."""
+    table = directory / "series"
+    if not table.is_file():
+        return sorted(directory.glob("*.patch"))
+    names = [line.split("#")[0].strip() for line in table.read_text().splitlines()]
+    patches = [directory / name for name in names if name]
+    for patch in patches:
+        if not patch.is_file():
+            raise Err(f"{table} names {patch.name}, which is not there", "mend the series", FAIL)
+    return patches
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(TOP) if path.is_relative_to(TOP) else path)
+
+
+class Rejected(Err):
+    """A patch that does not apply; `tip` is the commit of those before it."""
+
+    def __init__(self, cause: str, tip: str, rest: Sequence[Path]) -> None:
+        super().__init__(cause, "", FAIL)
+        self.tip = tip
+        self.rest = rest
+
+
+class Store:
+    """One base's directory: its source as a git commit, and commits on top of it."""
+
+    def __init__(self, base: str, ksrc: str | None = None) -> None:
+        self.base = bases.get(base)
+        ksrc = os.environ.get("KSRC", "") if ksrc is None else ksrc
+        self.ksrc = Path(ksrc).expanduser().absolute() if ksrc else None
+        name = base
+        if self.ksrc:
+            if not self.ksrc.is_dir():
+                raise Err(f"KSRC={ksrc} is not a directory", "give a kernel tree or a git repository", USAGE)
+            self.ksrc = self.ksrc.resolve()
+            if cache_dir().resolve() in [self.ksrc, *self.ksrc.parents]:
+                raise Err(f"KSRC={ksrc} is in this project's own cache", "give a tree of your own", USAGE)
+            name += f"@{self.ksrc.name}-{digest(str(self.ksrc))[:8]}"
+        self.here = cache_dir("build", name)
+        self.git_dir = self.here / "base.git"
+        self.test = self.here / "test"
+        self.edit = self.here / "linux"
+        self._commit = ""
+
+    def git(self, *args: str | Path, index: str = "scratch.index", work: Path | None = None, check: bool = True,
+            data: bytes | None = None) -> subprocess.CompletedProcess[str]:
+        env: dict[str, str | None] = {"GIT_DIR": str(self.git_dir), "GIT_INDEX_FILE": str(self.here / index)}
+        if work:
+            env["GIT_WORK_TREE"] = str(work)
+        return git(*args, cwd=work or self.here, env=env, check=check, data=data)
+
+    def lock(self):     # type: ignore[no-untyped-def]
+        return lock(self.here / "lock")
+
+    # The base's source, as a commit.
+
+    def source(self) -> str:
+        """The base's commit. The caller holds the lock."""
+        if not self._commit:
+            deps.need("tree")
+            if not (self.git_dir / "objects").is_dir() or not (self.git_dir / "HEAD").is_file():
+                git("init", "-q", "--bare", self.git_dir)
+            for name, value in (("gc.auto", "0"), ("core.compression", "1"), ("core.bigFileThreshold", "1"),
+                                ("core.fsync", "none"), ("core.autocrlf", "false")):
+                if self.git("config", name, check=False).stdout.strip() != value:
+                    self.git("config", name, value)
+            # Bytes as they are, whatever the source's own attributes ask for.
+            (self.git_dir / "info").mkdir(exist_ok=True)
+            (self.git_dir / "info" / "attributes").write_text("* -text -ident -filter -working-tree-encoding\n")
+            if self.ksrc is None:
+                self._commit = self._from_archive()
+            elif self._is_repository(self.ksrc):
+                self._commit = self._from_repository(self.ksrc)
+            else:
+                self._commit = self._from_directory(self.ksrc)
+        return self._commit
+
+    def _known(self, origin: str) -> str | None:
+        try:
+            name, commit = (self.git_dir / "origin").read_text().split("\n")[:2]
+        except (FileNotFoundError, ValueError):
+            return None
+        return commit if name == origin else None
+
+    def _record(self, origin: str, tree: str) -> str:
+        text = self.git("cat-file", "blob", f"{tree}:Makefile", check=False).stdout
+        found = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL)\s*=\s*(\d+)", text, re.MULTILINE))
+        if "VERSION" not in found or "PATCHLEVEL" not in found:
+            raise Err(f"{origin} is not a kernel source: its Makefile has no VERSION and PATCHLEVEL",
+                      "give the top directory of a kernel tree", USAGE)
+        version = f"{found['VERSION']}.{found['PATCHLEVEL']}.{found.get('SUBLEVEL', '0')}"
+        message = f"Linux {version}\n\nThe source of {origin}, unchanged.\n"
+        commit = self.git("commit-tree", tree, data=message.encode()).stdout.strip()
+        self.git("update-ref", f"refs/bases/{commit}", commit)
+        partial = self.git_dir / "origin.new"
+        partial.write_text(f"{origin}\n{commit}\n")
+        partial.rename(self.git_dir / "origin")
+        return commit
+
+    def version(self) -> str:
+        return self.git("log", "-1", "--format=%s", self.source()).stdout.strip()
+
+    def _from_archive(self) -> str:
+        deb = archive.fetch(self.base.package, suites=self.base.suites)
+        origin = deb.stem
+        known = self._known(origin)
+        if known:
+            return known
+        again = "free some space, or set XDG_CACHE_HOME to a larger disk, and run the same command again"
+        new = self.here / "test.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        (self.here / "new.index").unlink(missing_ok=True)
+        with stage(f"unpacking {deb.name}"):
+            _untar(deb, self.base.package, new, again)
+        tops = list(new.iterdir())
+        if len(tops) != 1:
+            raise Err(f"{deb.name} is not what was expected: {len(tops)} directories at the top")
+        with stage(f"making a commit of {self.base.package}"):
+            self._add(tops[0], "new.index", products=False)
+            commit = self._record(origin, self.git("write-tree", index="new.index").stdout.strip())
+        # The unpacked files become the work tree of the test kernels: saves a checkout.
+        shutil.rmtree(self.test, ignore_errors=True)
+        tops[0].rename(self.test)
+        (self.here / "new.index").rename(self.here / "test.index")
+        new.rmdir()
+        return commit
+
+    def _add(self, directory: Path, index: str, *, products: bool) -> None:
+        """Bring an index to what the directory holds."""
+        # A lock can only be left from a run that was killed: we hold our own.
+        (self.here / f"{index}.lock").unlink(missing_ok=True)
+        patterns = self.here / "products"
+        patterns.write_text(".git\n" if products is False else PRODUCTS)
+        changed = self.git("ls-files", "-m", "-d", "-o", "-z", f"--exclude-from={patterns}", index=index,
+                           work=directory).stdout
+        self.git("update-index", "--add", "--remove", "-z", "--stdin", index=index, work=directory,
+                 data=changed.encode(errors="surrogateescape"))
+
+    @staticmethod
+    def _is_repository(path: Path) -> bool:
+        done = git("-C", path, "rev-parse", "--git-dir", "--show-cdup", check=False)
+        if done.returncode and "dubious ownership" in done.stderr:
+            raise Err(f"git does not trust {path}: it belongs to somebody else",
+                      f"git config --global --add safe.directory {path}")
+        # Its top directory, or a bare repository, and not a directory inside another one.
+        return done.returncode == 0 and (done.stdout.splitlines()[1:] in ([""], []) or
+                                         done.stdout.splitlines()[0] == ".")
+
+    def _from_repository(self, ksrc: Path) -> str:
+        head = git("-C", ksrc, "rev-parse", "--verify", "-q", "HEAD^{commit}", check=False).stdout.strip()
+        if not head:
+            raise Err(f"KSRC={ksrc}: the repository has no commit at HEAD", "check out a branch there", USAGE)
+        if git("-C", ksrc, "rev-parse", "--is-bare-repository").stdout.strip() == "false" and \
+                git("-C", ksrc, "status", "--porcelain", "-uno", check=False).stdout.strip():
+            say(f"note: {ksrc} has uncommitted changes; its HEAD is taken, they are left out")
+        origin = f"commit {head}"
+        known = self._known(origin)
+        if known:
+            return known
+        with stage(f"copying {head[:12]} of {ksrc}"):
+            tree = git("-C", ksrc, "rev-parse", "HEAD^{tree}").stdout.strip()
+            # Objects only, into our own repository: nothing is written over there.
+            send = subprocess.Popen(["git", "-C", ksrc, "pack-objects", "--revs", "--stdout", "-q", "--window=0"],
+                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            assert send.stdin and send.stdout and send.stderr
+            send.stdin.write(f"{tree}\n".encode())
+            send.stdin.close()
+            take = subprocess.run(["git", f"--git-dir={self.git_dir}", "index-pack", "--stdin"], stdin=send.stdout,
+                                  capture_output=True, text=True)
+            send.stdout.close()
+            problem = send.stderr.read().decode(errors="replace").strip()
+            if send.wait() or take.returncode:
+                raise Err(f"copying {tree[:12]} of {ksrc} failed: {problem or take.stderr.strip()}",
+                          "git fsck there, free some disk space; then run the same command again")
+            return self._record(origin, tree)
+
+    def _from_directory(self, ksrc: Path) -> str:
+        with stage(f"reading {ksrc}"):
+            self._add(ksrc, "ksrc.index", products=True)
+            tree = self.git("write-tree", index="ksrc.index").stdout.strip()
+            origin = f"tree {tree}"
+            return self._known(origin) or self._record(origin, tree)
+
+    # Commits on top of it.
+
+    def apply(self, parent: str, patches: Sequence[Path]) -> str:
+        """The commit that `git am` of these patches gives; remembered by their content."""
+        memo = self.here / "applied" / digest(parent, *(patch.read_bytes() for patch in patches))
+        if memo.exists():
+            return memo.read_text().strip()
+        tip = parent
+        self._index(parent)
+        for number, patch in enumerate(patches):
+            message, diff = self.here / "message", self.here / "diff"
+            done = self.git("mailinfo", "-b", "--encoding=UTF-8", message, diff, data=patch.read_bytes(), check=False)
+            mail = dict(line.partition(": ")[::2] for line in done.stdout.splitlines())
+            if done.returncode or not {"Author", "Email", "Subject"} <= mail.keys() or not diff.stat().st_size:
+                raise Rejected(f"{shown(patch)} is not a mail that git am takes (From, Subject, a diff)",
+                               tip, patches[number:])
+            done = self.git("apply", "--cached", "--whitespace=nowarn", diff, check=False)
+            if done.returncode:
+                raise Rejected(f"{shown(patch)} does not apply: {_hunks(diff.read_text(errors='replace'), done.stderr)}",
+                               tip, patches[number:])
+            text = self.git("stripspace", data=(mail["Subject"] + "\n\n").encode() + message.read_bytes()).stdout
+            author: dict[str, str | None] = {"GIT_AUTHOR_NAME": mail["Author"], "GIT_AUTHOR_EMAIL": mail["Email"],
+                                             "GIT_AUTHOR_DATE": mail.get("Date", EPOCH)}
+            tip = self._commit_index(tip, text, author)
+        self._remember(memo, tip)
+        return tip
+
+    def overlay(self, parent: str, files: Mapping[str, bytes], message: str) -> str:
+        """The commit with these files laid over its tree."""
+        memo = self.here / "applied" / digest(parent, message, *(part for item in sorted(files.items())
+                                                                for part in item))
+        if memo.exists():
+            return memo.read_text().strip()
+        self._index(parent)
+        there = set(self.git("ls-files", "-z", "--", *files).stdout.split("\0")) & files.keys()
+        if there:
+            raise Err(f"{sorted(there)[0]} is a file of the base kernel too", "give ours another name", FAIL)
+        for name, content in sorted(files.items()):
+            blob = self.git("hash-object", "-w", "--stdin", data=content).stdout.strip()
+            self.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}")
+        tip = self._commit_index(parent, message, {})
+        self._remember(memo, tip)
+        return tip
+
+    def _index(self, commit: str) -> None:
+        (self.here / "scratch.index.lock").unlink(missing_ok=True)
+        self.git("read-tree", commit)
+
+    def _commit_index(self, parent: str, message: str, author: Mapping[str, str | None]) -> str:
+        tree = self.git("write-tree").stdout.strip()
+        env: dict[str, str | None] = {"GIT_DIR": str(self.git_dir), **author}
+        if "GIT_AUTHOR_DATE" in author:
+            env["GIT_COMMITTER_DATE"] = author["GIT_AUTHOR_DATE"]
+        return git("commit-tree", tree, "-p", parent, cwd=self.here, env=env, data=message.encode()).stdout.strip()
+
+    def _remember(self, memo: Path, tip: str) -> None:
+        self.git("update-ref", f"refs/applied/{memo.name}", tip)
+        memo.parent.mkdir(exist_ok=True)
+        partial = memo.with_suffix(".new")
+        partial.write_text(tip + "\n")
+        partial.rename(memo)
+
+    def check_out(self, commit: str) -> Path:
+        """The test kernels' work tree at this commit; only files that differ are written."""
+        (self.here / "test.index.lock").unlink(missing_ok=True)
+        self.test.mkdir(exist_ok=True)
+        self.git("read-tree", "--reset", "-u", commit, index="test.index", work=self.test)
+        return self.test
+
+    # The edit tree.
+
+    def queue(self) -> list[Path]:
+        return series(self.base.patches)
+
+    def in_edit(self, *args: str | Path, check: bool = True) -> str:
+        return git("-C", self.edit, *args, check=check).stdout.strip()
+
+    def _sync(self, head: str) -> None:
+        """Record that the edit tree and the queue are the same at this commit."""
+        self.in_edit("update-ref", BASE_REF, self.source())
+        self.in_edit("update-ref", MADE_REF, head)
+        self.in_edit("config", QUEUE_KEY, self._queue_hash())
+
+    def _queue_hash(self) -> str:
+        return digest(self.source(), *(patch.read_bytes() for patch in self.queue()))
+
+    def _same(self, one: str, other: str) -> bool:
+        """Two commits with the same patches, whoever committed them and when."""
+        def content(tip: str) -> str:
+            return self.in_edit("log", "--format=%T%n%an%n%ae%n%aI%n%B", f"{self.source()}..{tip}")
+        return one == other or content(one) == content(other)
+
+    def _busy(self) -> str:
+        names = {"rebase-merge": "a rebase", "rebase-apply": "a rebase or git am", "CHERRY_PICK_HEAD": "a cherry-pick",
+                 "MERGE_HEAD": "a merge"}
+        return next((what for name, what in names.items() if (self.edit / ".git" / name).exists()), "")
+
+    def _make(self, commit: str) -> None:
+        """A new edit tree at this commit; it is there whole or not at all."""
+        new = self.here / "linux.new"
+        shutil.rmtree(new, ignore_errors=True)
+        with stage(f"writing {self.edit}"):
+            git("init", "-q", "-b", "queue", new)
+            (new / ".git" / "objects" / "info" / "alternates").write_text(f"{self.git_dir / 'objects'}\n")
+            (new / ".git" / "info" / "attributes").write_text((self.git_dir / "info" / "attributes").read_text())
+            git("-C", new, "reset", "-q", "--hard", commit)
+            new.rename(self.edit)
+        self._sync(commit)
+
+    def tree(self) -> Path:
+        """The edit tree with the queue applied. What the user has in it is never lost."""
+        with self.lock():
+            source = self.source()
+            there = (self.edit / ".git").is_dir()
+            try:
+                tip = self.apply(source, self.queue())
+            except Rejected as err:
+                if not there:
+                    self._make(err.tip)
+                raise Err(f"{err.cause} (on {self.version()})",
+                          f"cd {self.edit} && git checkout --detach {err.tip[:12]} && git am --reject "
+                          + " ".join(str(patch) for patch in err.rest)
+                          + f"\n        mend what it rejects, `git am --continue`; then here: {self._verb('refresh')}",
+                          FAIL) from err
+            if not there:
+                self._make(tip)
+                return self.edit
+            head = self.in_edit("rev-parse", "HEAD")
+            if self._same(head, tip):
+                self._sync(head)
+            elif self.in_edit("config", QUEUE_KEY, check=False) == self._queue_hash():
+                say(f"note: the tree holds changes that are not in the queue; {self._verb('refresh')} writes them there")
+            elif git("-C", self.edit, "merge-base", "--is-ancestor", tip, "HEAD", check=False).returncode == 0:
+                self._sync(tip)
+                say(f"note: the tree holds commits that are not in the queue; {self._verb('refresh')} writes them there")
+            elif head == self.in_edit("rev-parse", MADE_REF, check=False) and not self._busy() and not self._changes():
+                with stage(f"bringing {self.edit} to the queue"):
+                    self.in_edit("reset", "-q", "--keep", tip)
+                self._sync(tip)
+            else:
+                raise Err(f"{self.edit} has commits or changes of its own, and the queue or the base changed as well; "
+                          "it is left as it is",
+                          f"commit what is there, then: git -C {self.edit} rebase --onto {tip[:12]} "
+                          f"{self.in_edit('rev-parse', '--short=12', MADE_REF, check=False)}; or move it away", FAIL)
+            return self.edit
+
+    def _verb(self, verb: str) -> str:
+        return f"make {verb} BASE={self.base.name}" + (f" KSRC={self.ksrc}" if self.ksrc else "")
+
+    def _changes(self) -> list[str]:
+        """Files of the edit tree that are not as committed."""
+        patterns = self.here / "products"
+        patterns.write_text(PRODUCTS)
+        changed = self.in_edit("diff", "--name-only", "HEAD").splitlines()
+        return changed + self.in_edit("ls-files", "-o", f"--exclude-from={patterns}").splitlines()
+
+    def refresh(self, force: bool = False) -> Path:
+        """The edit tree's commits into the patch directory. Bytes depend on the commits alone."""
+        with self.lock():
+            source = self.source()
+            if not (self.edit / ".git").is_dir():
+                raise Err(f"there is no edit tree {self.edit}", self._verb("tree"), USAGE)
+            if self._busy():
+                raise Err(f"{self._busy()} is under way in {self.edit}", "finish or abort it, and run this again", FAIL)
+            changes = self._changes()
+            if changes:
+                raise Err(f"{self.edit} has uncommitted changes: {', '.join(changes[:5])}"
+                          + (f" and {len(changes) - 5} more" if len(changes) > 5 else ""),
+                          "commit them (git add -f for new files) or undo them", FAIL)
+            if git("-C", self.edit, "merge-base", "--is-ancestor", source, "HEAD", check=False).returncode:
+                raise Err(f"the tree's HEAD is not built on the base {self.version()} ({source[:12]})",
+                          f"git -C {self.edit} rebase --onto {source[:12]} {BASE_REF}", FAIL)
+            if self.in_edit("rev-list", "--merges", f"{source}..HEAD"):
+                raise Err("the tree has a merge: a queue is a line", f"git -C {self.edit} rebase {source[:12]}", FAIL)
+            self._check_seen(source)
+            new = self.here / "refresh"
+            shutil.rmtree(new, ignore_errors=True)
+            # All that git might take from a configuration or change between its versions is fixed.
+            self.in_edit("format-patch", "-q", "--output-directory", new, "--zero-commit", "--no-signature",
+                         "--no-numbered", "--full-index", "--no-renames", "--no-attach", "--no-thread",
+                         "--no-cover-letter", "--no-base", "--no-notes", "--no-ext-diff", "--no-textconv", "--binary",
+                         "--diff-algorithm=myers", "--indent-heuristic", "-U3", "--stat=72", "--summary", "-p",
+                         "--src-prefix=a/", "--dst-prefix=b/", "--subject-prefix=PATCH", "--filename-max-length=64",
+                         "--no-encode-email-headers", f"{source}..HEAD")
+            made = sorted(new.glob("*.patch"))
+            if not self._same(self.apply(source, made), "HEAD"):
+                raise Err("the patches, applied again, do not give the tree's commits",
+                          "look for lines `---` or `diff ` in a commit message, and for an author without a name", FAIL)
+            self._write(made, force)
+            self._sync(self.in_edit("rev-parse", "HEAD"))
+            return self.base.patches
+
+    def _check_seen(self, source: str) -> None:
+        """The queue must not hold anything that the tree's commits were made without."""
+        if self.in_edit("config", QUEUE_KEY, check=False) == self._queue_hash():
+            return
+        try:
+            tip = self.apply(source, self.queue())
+        except Rejected as err:
+            tip = err.tip
+        if git("-C", self.edit, "merge-base", "--is-ancestor", tip, "HEAD", check=False).returncode:
+            raise Err(f"{shown(self.base.patches)} changed since the tree was made: refresh would undo that",
+                      f"{self._verb('tree')} says how to bring the two together", FAIL)
+
+    def _write(self, made: Sequence[Path], force: bool) -> None:
+        there = self.base.patches
+        there.mkdir(parents=True, exist_ok=True)
+        old = {_slug(patch): patch for patch in (self.queue() if there.is_dir() else [])}
+        written = []
+        for patch in made:
+            before = old.get(_slug(patch))
+            content = patch.read_bytes()
+            if before and not force and before.read_bytes() != content and _gist(before) == _gist(patch):
+                say(f"{before.name}: only offsets changed, left as it is (FORCE=1 writes it)")
+                content = before.read_bytes()
+            if _replace(there / patch.name, content):
+                written.append(patch.name)
+        if _replace(there / "series", "".join(f"{patch.name}\n" for patch in made).encode()):
+            written.append("series")
+        for gone in set(there.glob("*.patch")) - {there / patch.name for patch in made}:
+            gone.unlink()
+            written.append(f"{gone.name} (removed)")
+        say(f"{shown(there)}: " + (f"written: {', '.join(written)}" if written else "nothing to change"))
+
+
+def _untar(deb: Path, package: str, to: Path, next_step: str) -> None:
+    """The source archive inside the package, unpacked without being stored itself."""
+    steps = [["dpkg-deb", "--fsys-tarfile", str(deb)], ["tar", "-xO", f"./usr/src/{package}.tar.xz"],
+             ["xz", "-dc", "-T0"], ["tar", "-x", "-C", str(to), "--no-same-owner"]]
+    running: list[subprocess.Popen[bytes]] = []
+    for step in steps:
+        running.append(subprocess.Popen(step, stdin=running[-1].stdout if running else subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE if step is not steps[-1] else None,
+                                        stderr=subprocess.PIPE, env={**os.environ, "LC_ALL": "C"}))
+        if len(running) > 1:
+            running[-2].stdout.close()      # type: ignore[union-attr]
+    try:
+        said = [process.stderr.read().decode(errors="replace").strip()      # type: ignore[union-attr]
+                for process in reversed(running)]
+        failed = [process.wait() for process in running]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    if any(failed):
+        text = "; ".join(line for line in said if line)
+        full = "No space left on device" in text
+        raise Err(f"unpacking {deb.name}: " + ("the disk is full" if full else text.splitlines()[0] if text else "failed"),
+                  next_step if full else f"rm '{deb}' and run the same command again")
+
+
+def _hunks(diff: str, said: str) -> str:
+    """Which file and hunk, out of what git apply said."""
+    found = []
+    for name, line in re.findall(r"error: patch failed: (.+):(\d+)$", said, re.MULTILINE):
+        section = re.search(rf"^diff --git a/{re.escape(name)} .*?(?=^diff --git |\Z)", diff, re.MULTILINE | re.DOTALL)
+        headers = re.findall(r"^@@ -.*$", section[0] if section else "", re.MULTILINE)
+        for number, header in enumerate(headers, 1):
+            if re.match(rf"@@ -{line}[, ]", header):
+                found.append(f"{name}, hunk {number} ({header})")
+                break
+        else:
+            found.append(f"{name}, line {line}")
+    if not found:
+        found = [line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: ")] or [said]
+    return "; ".join(found)
+
+
+def _slug(patch: Path) -> str:
+    return re.sub(r"^\d+-", "", patch.name)
+
+
+def _gist(patch: Path) -> list[bytes]:
+    """A patch without what moves when only its surroundings do."""
+    lines = []
+    in_stat = False
+    for line in patch.read_bytes().splitlines():
+        if line == b"---":
+            in_stat = True
+        elif line.startswith(b"diff --git "):
+            in_stat = False
+        if in_stat or line.startswith((b"index ", b"From ")):
+            continue
+        lines.append(b"@@" if line.startswith(b"@@ -") else line)
+    return lines
+
+
+def _replace(path: Path, content: bytes) -> bool:
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    partial = path.with_name(f".{path.name}.new")
+    try:
+        partial.write_bytes(content)
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return True
+
+
+def ensure(base: str, ksrc: str | None = None) -> Path:
+    """The edit tree of a base, its series applied."""
+    return Store(base, ksrc).tree()
+
+
+def cli() -> int:
+    if sys.argv[1:] not in (["tree"], ["refresh"]):
+        raise Err("one argument: tree or refresh", "make help", USAGE)
+    base = os.environ.get("BASE") or config.load().base
+    store = Store(base)
+    if sys.argv[1] == "tree":
+        print(store.tree())
+    else:
+        print(store.refresh(force=os.environ.get("FORCE", "") not in ("", "0")))
+    return 0
+
+
+if __name__ == "__main__":
+    main(cli)
