@@ -1,0 +1,692 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Read QEMU's SMMUv3 trace once and say, in JSON, what happened to each
+ * StreamID and to the control registers. What it means is the judge's business.
+ *
+ *	trace FILE PANIC SHUTDOWN DOORBELL START-END...
+ *
+ * PANIC and SHUTDOWN are seconds since the epoch, DOORBELL is the address that
+ * devices write interrupts to, START-END the crash kernel's memory (inclusive).
+ *
+ * A line of the trace is "PID@SECONDS.MICROSECONDS:EVENT text" (QEMU 10) or
+ * "YYYY-MM-DDTHH:MM:SS.MICROSECONDSZ EVENT text" (QEMU 11). Fields of the text
+ * are found by their name ("sid=0x8", "addr: 0x20", "streamid= 0x8"), as order
+ * and company of fields differ between versions. The other lines are QEMU's guest
+ * errors; those without a time (QEMU 10) belong where they stand. Anything that
+ * looks like a trace line and is not understood is an error, and so is a cut-off
+ * last line.
+ *
+ * Memory is constant: counters for at most MAX_SIDS StreamIDs, a fixed buffer.
+ */
+#define _GNU_SOURCE
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_SIDS	64
+#define MAX_RANGES	8
+#define MAX_WRITES	64
+#define MAX_EXAMPLES	8
+#define MAX_NAME	80
+#define BUFFER		(1 << 20)
+#define PAGE(addr)	((addr) >> 12)
+
+/* Register offsets within page 0, to which QEMU folds page 1 */
+#define CR0		0x20
+#define CR1		0x28
+#define CR2		0x2c
+#define GBPA		0x44
+#define STRTAB_BASE	0x80
+#define STRTAB_BASE_HI	0x84
+#define STRTAB_BASE_CFG	0x88
+#define CMDQ_BASE	0x90
+#define CR0_SMMUEN	0x1
+#define GBPA_ABORT	(1 << 20)
+#define GBPA_UPDATE	(1u << 31)
+
+/* Where in the run a line stands, for its StreamID */
+enum phase {
+	BEFORE,		/* the panic */
+	WINDOW,		/* from the panic to the crash kernel's first SMMU register write */
+	ADOPTED,	/* from there to the take-over of this StreamID */
+	TAKEN,		/* from the take-over to the shutdown */
+	END,		/* the shutdown and later */
+	PHASES
+};
+
+static const char * const phase_name[PHASES] = {
+	"before", "window", "adopted", "taken", "end"
+};
+
+enum count {
+	TRANSLATED, ABORTED, BYPASSED, DISABLED, EVENTS, FAULTS, MISDIRECTED, DOORBELLS,
+	COUNTS
+};
+
+static const char * const count_name[COUNTS] = {
+	"translated", "aborted", "bypassed", "disabled", "events", "faults", "misdirected",
+	"doorbells"
+};
+
+struct stream {
+	uint32_t sid;
+	char region[MAX_NAME];		/* QEMU's name of its memory region */
+	uint64_t counts[PHASES][COUNTS];
+	uint64_t completions;		/* writes elsewhere than to the doorbell, panic to take-over */
+	uint64_t first_dma, last_dma;	/* panic to take-over, whatever became of it */
+	uint64_t take_over;
+	bool has_example;		/* of a misdirected translation */
+	uint64_t example_time, example_iova, example_addr;
+};
+
+struct reg_write {
+	uint64_t time, addr, val;
+	bool enabled;			/* SMMUEN when it was made */
+};
+
+enum event {
+	IGNORED, SUCCESS, DISABLE, BYPASS, ABORT, RECORD, WRITE, CFGI_STE, CFGI_RANGE
+};
+
+static const struct {
+	const char *name;
+	enum event event;
+} known[] = {
+	{ "smmuv3_translate_success", SUCCESS },
+	{ "smmuv3_translate_disable", DISABLE },
+	{ "smmuv3_translate_bypass", BYPASS },
+	{ "smmuv3_translate_abort", ABORT },
+	{ "smmuv3_record_event", RECORD },
+	{ "smmuv3_propagate_event", RECORD },	/* QEMU 11's name */
+	{ "smmuv3_write_mmio", WRITE },
+	{ "smmuv3_cmdq_cfgi_ste", CFGI_STE },
+	{ "smmuv3_cmdq_cfgi_ste_range", CFGI_RANGE },
+	{ "smmuv3_read_mmio", IGNORED },
+	{ "smmuv3_trigger_irq", IGNORED },
+	{ "smmuv3_write_gerror", IGNORED },
+	{ "smmuv3_write_gerrorn", IGNORED },
+	{ "smmuv3_unhandled_cmd", IGNORED },
+	{ "smmuv3_cmdq_consume", IGNORED },
+	{ "smmuv3_cmdq_opcode", IGNORED },
+	{ "smmuv3_cmdq_consume_out", IGNORED },
+	{ "smmuv3_cmdq_consume_error", IGNORED },
+	{ "smmuv3_find_ste", IGNORED },
+	{ "smmuv3_find_ste_2lvl", IGNORED },
+	{ "smmuv3_get_ste", IGNORED },
+	{ "smmuv3_get_cd", IGNORED },
+	{ "smmuv3_decode_cd", IGNORED },
+	{ "smmuv3_decode_cd_tt", IGNORED },
+	{ "smmuv3_cmdq_cfgi_cd", IGNORED },
+	{ "smmuv3_config_cache_hit", IGNORED },
+	{ "smmuv3_config_cache_miss", IGNORED },
+	{ "smmuv3_config_cache_inv", IGNORED },
+	{ "smmuv3_range_inval", IGNORED },
+	{ "smmuv3_s1_range_inval", IGNORED },
+	{ "smmuv3_cmdq_tlbi_nh", IGNORED },
+	{ "smmuv3_cmdq_tlbi_nsnh", IGNORED },
+	{ "smmuv3_cmdq_tlbi_nh_asid", IGNORED },
+	{ "smmuv3_cmdq_tlbi_s12_vmid", IGNORED },
+	{ "smmuv3_notify_flag_add", IGNORED },
+	{ "smmuv3_notify_flag_del", IGNORED },
+	{ "smmuv3_inv_notifiers_iova", IGNORED },
+	{ "smmuv3_inv_notifiers_vmid", IGNORED },
+	{ "smmuv3_accel_set_iommu_device", IGNORED },
+	{ "smmuv3_accel_unset_iommu_device", IGNORED },
+	{ "smmuv3_accel_translate_ste", IGNORED },
+	{ "smmuv3_accel_install_ste", IGNORED },
+};
+
+#define KNOWN	(sizeof(known) / sizeof(known[0]))
+#define SLOTS	256
+
+static int8_t slots[SLOTS];		/* name -> index in known[] plus 1 */
+
+static struct stream streams[MAX_SIDS];
+static int nr_streams;
+static struct { uint64_t start, end; } crash_memory[MAX_RANGES];
+static int nr_ranges;
+static uint64_t panic_time, shutdown_time, doorbell;
+
+static uint64_t now, probe_time, last_time;
+static uint64_t line_number, nr_trace, nr_other;
+static char examples[MAX_EXAMPLES][160];
+static int nr_examples;
+
+static bool enabled;
+static uint64_t gbpa;
+static bool ended, ended_aborting;	/* SMMUEN was cleared at the shutdown */
+static struct reg_write writes[MAX_WRITES];
+static uint64_t nr_writes, cleared_smmuen, wrote_strtab, wrote_cr1, wrote_cr2;
+
+static const char *file_name;
+
+static void __attribute__((format(printf, 1, 2), noreturn)) die(const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "%s:%" PRIu64 ": ", file_name, line_number);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	exit(1);
+}
+
+static unsigned int hash(const char *name, size_t len)
+{
+	return (len * 31 + (unsigned char)name[len - 1] * 7 + (unsigned char)name[len / 2] +
+		(unsigned char)name[len * 3 / 4] * 3) % SLOTS;
+}
+
+static void hash_names(void)
+{
+	for (size_t i = 0; i < KNOWN; i++) {
+		unsigned int slot = hash(known[i].name, strlen(known[i].name));
+
+		while (slots[slot])
+			slot = (slot + 1) % SLOTS;
+		slots[slot] = i + 1;
+	}
+}
+
+static int lookup(const char *name, size_t len)
+{
+	for (unsigned int slot = hash(name, len); slots[slot]; slot = (slot + 1) % SLOTS) {
+		const char *other = known[slots[slot] - 1].name;
+
+		if (!strncmp(other, name, len) && !other[len])
+			return slots[slot] - 1;
+	}
+	return -1;
+}
+
+/* A number at @at, hexadecimal with 0x or decimal; its end, or NULL. */
+static const char *number(const char *at, const char *end, uint64_t *value)
+{
+	const char *begin;
+	uint64_t sum = 0;
+
+	if (end - at > 2 && at[0] == '0' && at[1] == 'x') {
+		for (begin = at += 2; at < end && isxdigit((unsigned char)*at); at++)
+			sum = sum << 4 | (*at <= '9' ? *at - '0' : (*at | 0x20) - 'a' + 10);
+	} else {
+		for (begin = at; at < end && isdigit((unsigned char)*at); at++)
+			sum = sum * 10 + (*at - '0');
+	}
+	*value = sum;
+	return at > begin ? at : NULL;
+}
+
+/* The value of `key` in a text: key=1, key:1, key: 1 and key= 1 are all in use. */
+static bool field(const char *text, const char *end, const char *key, uint64_t *value)
+{
+	size_t len = strlen(key);
+	const char *at = text;
+
+	while ((at = memmem(at, end - at, key, len))) {
+		const char *after = at + len;
+		bool word = at == text || !(isalnum((unsigned char)at[-1]) || at[-1] == '_');
+
+		at++;
+		if (!word || after == end || (*after != '=' && *after != ':'))
+			continue;
+		for (after++; after < end && *after == ' '; after++)
+			;
+		if (number(after, end, value))
+			return true;
+	}
+	return false;
+}
+
+static uint64_t need(const char *text, const char *end, const char *key)
+{
+	uint64_t value;
+
+	if (!field(text, end, key, &value))
+		die("no field `%s' in `%.*s'", key, (int)(end - text), text);
+	return value;
+}
+
+static struct stream *stream_of(uint32_t sid)
+{
+	for (int i = 0; i < nr_streams; i++)
+		if (streams[i].sid == sid)
+			return &streams[i];
+	if (nr_streams == MAX_SIDS)
+		die("more than %d StreamIDs", MAX_SIDS);
+	streams[nr_streams].sid = sid;
+	return &streams[nr_streams++];
+}
+
+static enum phase phase_of(const struct stream *s)
+{
+	if (now < panic_time)
+		return BEFORE;
+	if (now >= shutdown_time)
+		return END;
+	if (s->take_over)
+		return TAKEN;
+	return probe_time ? ADOPTED : WINDOW;
+}
+
+static bool in_crash_memory(uint64_t addr)
+{
+	for (int i = 0; i < nr_ranges; i++)
+		if (addr >= crash_memory[i].start && addr <= crash_memory[i].end)
+			return true;
+	return false;
+}
+
+static void note_dma(struct stream *s, enum phase phase)
+{
+	if (phase != WINDOW && phase != ADOPTED)
+		return;
+	if (!s->first_dma)
+		s->first_dma = now;
+	s->last_dma = now;
+}
+
+/* The first word of these events is the name of the memory region. */
+static void learn_region(struct stream *s, const char *text, const char *end)
+{
+	const char *space = memchr(text, ' ', end - text);
+
+	if (!s->region[0] && space && space - text < MAX_NAME)
+		memcpy(s->region, text, space - text);
+}
+
+static void translated(struct stream *s, const char *text, const char *end)
+{
+	uint64_t addr = need(text, end, "translated");
+	enum phase phase = phase_of(s);
+	bool own;
+
+	s->counts[phase][TRANSLATED]++;
+	note_dma(s, phase);
+	if (PAGE(addr) == PAGE(doorbell)) {
+		s->counts[phase][DOORBELLS]++;
+		return;
+	}
+	if ((phase == WINDOW || phase == ADOPTED) && need(text, end, "perm") & 2)
+		s->completions++;
+	own = in_crash_memory(addr);
+	if (phase == BEFORE || phase == END || own == (phase == TAKEN))
+		return;
+	s->counts[phase][MISDIRECTED]++;
+	if (!s->has_example) {
+		s->has_example = true;
+		s->example_time = now;
+		s->example_iova = need(text, end, "iova");
+		s->example_addr = addr;
+	}
+}
+
+static void count(struct stream *s, enum count which)
+{
+	enum phase phase = phase_of(s);
+
+	s->counts[phase][which]++;
+	note_dma(s, phase);
+}
+
+static void take_over(struct stream *s)
+{
+	if (now >= panic_time && now < shutdown_time && !s->take_over)
+		s->take_over = now;
+}
+
+static void write_register(uint64_t addr, uint64_t val)
+{
+	bool mattering = addr == CR0 || addr == CR1 || addr == CR2 || addr == GBPA ||
+			 addr == STRTAB_BASE || addr == STRTAB_BASE_HI ||
+			 addr == STRTAB_BASE_CFG || addr == CMDQ_BASE;
+
+	if (!mattering)
+		return;
+	if (now >= panic_time) {
+		if (!probe_time)
+			probe_time = now;
+		if (nr_writes < MAX_WRITES)
+			writes[nr_writes] = (struct reg_write){ now, addr, val, enabled };
+		nr_writes++;
+	}
+	switch (addr) {
+	case CR0:
+		if (now >= panic_time && enabled && !(val & CR0_SMMUEN)) {
+			if (now < shutdown_time) {
+				cleared_smmuen++;
+			} else if (!ended) {
+				ended = true;
+				ended_aborting = gbpa & GBPA_ABORT;
+			}
+		}
+		enabled = val & CR0_SMMUEN;
+		break;
+	case GBPA:
+		if (val & GBPA_UPDATE)
+			gbpa = val;
+		break;
+	case CR1:
+		wrote_cr1 += now >= panic_time && enabled;
+		break;
+	case CR2:
+		wrote_cr2 += now >= panic_time && enabled;
+		break;
+	case STRTAB_BASE:
+	case STRTAB_BASE_HI:
+	case STRTAB_BASE_CFG:
+		wrote_strtab += now >= panic_time && enabled;
+		break;
+	}
+}
+
+static void take_over_range(uint64_t start, uint64_t end)
+{
+	if (end >= UINT32_MAX)		/* CFGI_ALL is no take-over */
+		return;
+	for (int i = 0; i < nr_streams; i++)
+		if (streams[i].sid >= start && streams[i].sid <= end)
+			take_over(&streams[i]);
+}
+
+static void trace_line(enum event event, const char *text, const char *end)
+{
+	static const enum count counted[] = {
+		[DISABLE] = DISABLED, [BYPASS] = BYPASSED, [ABORT] = ABORTED,
+	};
+	struct stream *s;
+
+	switch (event) {
+	case IGNORED:
+		break;
+	case SUCCESS:
+		s = stream_of(need(text, end, "sid"));
+		learn_region(s, text, end);
+		translated(s, text, end);
+		break;
+	case DISABLE:
+	case BYPASS:
+	case ABORT:
+		s = stream_of(need(text, end, "sid"));
+		learn_region(s, text, end);
+		count(s, counted[event]);
+		break;
+	case RECORD:
+		count(stream_of(need(text, end, "sid")), EVENTS);
+		break;
+	case WRITE:
+		write_register(need(text, end, "addr"), need(text, end, "val"));
+		break;
+	case CFGI_STE:
+		take_over(stream_of(need(text, end, "streamid")));
+		break;
+	case CFGI_RANGE:
+		take_over_range(need(text, end, "start"), need(text, end, "end"));
+		break;
+	}
+}
+
+/*
+ * A guest error. Those of the SMMU's translations count for the StreamID; when
+ * EVENTQEN = 0 they are all that tells of a fault. The memory region's name ends
+ * in "-DEVFN-INDEX"; on bus 0 DEVFN is the StreamID.
+ */
+static void other_line(const char *line, const char *end)
+{
+	static const char failed[] = " translation failed for iova";
+	struct stream *s = NULL;
+	uint64_t devfn;
+	const char *at;
+
+	if (end <= line)
+		return;
+	at = memmem(line, end - line, failed, sizeof(failed) - 1);
+	if (at) {
+		for (int i = 0; i < nr_streams && !s; i++)
+			if (strlen(streams[i].region) == (size_t)(at - line) &&
+			    !memcmp(streams[i].region, line, at - line))
+				s = &streams[i];
+		if (!s) {
+			const char *digit = memrchr(line, '-', at - line);
+
+			digit = digit ? memrchr(line, '-', digit - line) : NULL;
+			if (!digit || !number(digit + 1, at, &devfn))
+				die("whose translation failed? `%.*s'", (int)(end - line), line);
+			s = stream_of(devfn);
+		}
+		count(s, FAULTS);
+		return;
+	}
+	nr_other++;
+	if (nr_examples < MAX_EXAMPLES)
+		snprintf(examples[nr_examples++], sizeof(examples[0]), "%.*s",
+			 (int)(end - line), line);
+}
+
+/* "PID@SECONDS.MICROSECONDS:" at the start of a line: what follows, or NULL. */
+static const char *pid_time(const char *line, const char *end)
+{
+	uint64_t pid, seconds, micros;
+	const char *at = number(line, end, &pid), *dot;
+
+	if (!at || at == end || *at != '@')
+		return NULL;
+	dot = number(at + 1, end, &seconds);
+	if (!dot || dot == end || *dot != '.')
+		return NULL;
+	at = number(dot + 1, end, &micros);
+	if (!at || at == end || *at != ':' || at - dot != 7)
+		return NULL;
+	now = seconds * 1000000 + micros;
+	return at + 1;
+}
+
+/* "YYYY-MM-DDTHH:MM:SS.MICROSECONDSZ " at the start of a line: what follows, or NULL. */
+static const char *iso_time(const char *line, const char *end)
+{
+	static const char form[] = "0000-00-00T00:00:00.000000Z ";
+	static char minute[sizeof("YYYY-MM-DDTHH:MM")];
+	static uint64_t minute_start;
+	const size_t len = sizeof(form) - 1;
+
+	if (end - line < (ssize_t)len)
+		return NULL;
+	for (size_t i = 0; i < len; i++)
+		if (form[i] == '0' ? !isdigit((unsigned char)line[i]) : line[i] != form[i])
+			return NULL;
+	if (memcmp(line, minute, sizeof(minute) - 1)) {
+		struct tm tm = { };
+
+		memcpy(minute, line, sizeof(minute) - 1);
+		if (!strptime(minute, "%Y-%m-%dT%H:%M", &tm))
+			return NULL;
+		minute_start = timegm(&tm) * 1000000ULL;
+	}
+	now = minute_start + ((line[17] - '0') * 10 + (line[18] - '0')) * 1000000ULL;
+	for (uint64_t i = 20, unit = 100000; i < 26; i++, unit /= 10)
+		now += (line[i] - '0') * unit;
+	return line + len;
+}
+
+static bool is_event(const char *name, const char *end)
+{
+	return end - name > 7 && !memcmp(name, "smmuv3_", 7);
+}
+
+static void one_line(const char *line, const char *end)
+{
+	const char *name = pid_time(line, end), *text;
+	int index;
+
+	line_number++;
+	if (!name) {
+		name = iso_time(line, end);
+		if (!name && is_event(line, end))
+			die("a trace line without a time; QEMU needs -msg timestamp=on: `%.*s'",
+			    (int)(end - line), line);
+		if (!name && end > line && isdigit((unsigned char)*line))
+			die("not a trace line: `%.*s'", (int)(end - line), line);
+		if (!name || !is_event(name, end)) {
+			other_line(name ? name : line, end);
+			return;
+		}
+	}
+	text = memchr(name, ' ', end - name);
+	text = text ? text : end;
+	index = text > name ? lookup(name, text - name) : -1;
+	if (index < 0)
+		die("unknown event `%.*s'; this reader has to learn it", (int)(text - name), name);
+	nr_trace++;
+	last_time = now;
+	trace_line(known[index].event, text < end ? text + 1 : end, end);
+}
+
+static void read_all(int fd)
+{
+	static char buffer[BUFFER];
+	size_t have = 0;
+	ssize_t got;
+
+	while ((got = read(fd, buffer + have, sizeof(buffer) - have)) > 0) {
+		char *line = buffer, *end, *limit = buffer + have + got;
+
+		while ((end = memchr(line, '\n', limit - line))) {
+			one_line(line, end);
+			line = end + 1;
+		}
+		have = limit - line;
+		if (have == sizeof(buffer))
+			die("a line longer than %d bytes", BUFFER);
+		memmove(buffer, line, have);
+	}
+	line_number++;
+	if (got < 0)
+		die("%s", strerror(errno));
+	if (have)
+		die("the last line is cut off: `%.*s'", have > 80 ? 80 : (int)have, buffer);
+	if (!nr_trace)
+		die("no SMMUv3 trace in it");
+}
+
+static const char *when(uint64_t time)
+{
+	static char text[4][32];
+	static int turn;
+
+	if (!time)
+		return "null";
+	turn = (turn + 1) % 4;
+	snprintf(text[turn], sizeof(text[0]), "%" PRIu64 ".%06" PRIu64, time / 1000000,
+		 time % 1000000);
+	return text[turn];
+}
+
+static void print_string(const char *text)
+{
+	putchar('"');
+	for (; *text; text++) {
+		if (*text == '"' || *text == '\\')
+			putchar('\\');
+		putchar(isprint((unsigned char)*text) ? *text : '?');
+	}
+	putchar('"');
+}
+
+static void print_stream(const struct stream *s)
+{
+	printf("    {\"sid\": %u, \"region\": ", s->sid);
+	print_string(s->region);
+	printf(", \"take_over\": %s, \"first_dma\": %s, \"last_dma\": %s, \"completions\": %" PRIu64,
+	       when(s->take_over), when(s->first_dma), when(s->last_dma), s->completions);
+	if (s->has_example)
+		printf(",\n     \"example\": {\"time\": %s, \"iova\": %" PRIu64 ", \"addr\": %" PRIu64 "}",
+		       when(s->example_time), s->example_iova, s->example_addr);
+	for (int phase = 0; phase < PHASES; phase++) {
+		printf(",\n     \"%s\": {", phase_name[phase]);
+		for (int i = 0; i < COUNTS; i++)
+			printf("%s\"%s\": %" PRIu64, i ? ", " : "", count_name[i],
+			       s->counts[phase][i]);
+		putchar('}');
+	}
+	putchar('}');
+}
+
+static void print_result(void)
+{
+	printf("{\n  \"lines\": %" PRIu64 ", \"trace_lines\": %" PRIu64 ", \"other_lines\": %" PRIu64 ",\n",
+	       line_number - 1, nr_trace, nr_other);
+	printf("  \"probe\": %s, \"last\": %s,\n", when(probe_time), when(last_time));
+	printf("  \"ended\": %s, \"ended_aborting\": %s,\n", ended ? "true" : "false",
+	       ended_aborting ? "true" : "false");
+	printf("  \"cleared_smmuen\": %" PRIu64 ", \"wrote_strtab\": %" PRIu64
+	       ", \"wrote_cr1\": %" PRIu64 ", \"wrote_cr2\": %" PRIu64 ",\n",
+	       cleared_smmuen, wrote_strtab, wrote_cr1, wrote_cr2);
+	printf("  \"writes\": [");
+	for (uint64_t i = 0; i < nr_writes && i < MAX_WRITES; i++)
+		printf("%s\n    {\"time\": %s, \"addr\": %" PRIu64 ", \"val\": %" PRIu64
+		       ", \"enabled\": %s}", i ? "," : "", when(writes[i].time), writes[i].addr,
+		       writes[i].val, writes[i].enabled ? "true" : "false");
+	printf("],\n  \"other\": [");
+	for (int i = 0; i < nr_examples; i++) {
+		printf("%s\n    ", i ? "," : "");
+		print_string(examples[i]);
+	}
+	printf("],\n  \"streams\": [\n");
+	for (int i = 0; i < nr_streams; i++) {
+		print_stream(&streams[i]);
+		printf("%s\n", i + 1 < nr_streams ? "," : "");
+	}
+	printf("  ]\n}\n");
+}
+
+static uint64_t parse_time(const char *text)
+{
+	char *end;
+	double seconds = strtod(text, &end);
+
+	if (*end || seconds < 0) {
+		fprintf(stderr, "not a time: %s\n", text);
+		exit(2);
+	}
+	return (uint64_t)(seconds * 1e6 + 0.5);
+}
+
+int main(int argc, char **argv)
+{
+	int fd;
+
+	if (argc < 6 || argc > 5 + MAX_RANGES) {
+		fprintf(stderr, "usage: %s FILE PANIC SHUTDOWN DOORBELL START-END...\n", argv[0]);
+		return 2;
+	}
+	file_name = argv[1];
+	panic_time = parse_time(argv[2]);
+	shutdown_time = parse_time(argv[3]);
+	doorbell = strtoull(argv[4], NULL, 0);
+	for (int i = 5; i < argc; i++, nr_ranges++) {
+		char *dash;
+
+		crash_memory[nr_ranges].start = strtoull(argv[i], &dash, 0);
+		crash_memory[nr_ranges].end = *dash == '-' ? strtoull(dash + 1, NULL, 0) : 0;
+		if (crash_memory[nr_ranges].end <= crash_memory[nr_ranges].start) {
+			fprintf(stderr, "not a range: %s\n", argv[i]);
+			return 2;
+		}
+	}
+	fd = open(file_name, O_RDONLY);
+	if (fd < 0)
+		die("%s", strerror(errno));
+	hash_names();
+	read_all(fd);
+	print_result();
+	return 0;
+}
