@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The test kernels: a base with our test driver, without and with the series.
+
+    kernel.py unpatched|patched    builds it if need be and prints the image's path
+
+Both come from one work tree and one object directory, so that the second build compiles
+only what the series changes. A finished kernel is kept under a key of everything that it
+is made from; while that does not change, nothing is built.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import config
+import deps
+from common import FAIL, TOP, USAGE, VERBOSE, Err, Stage, cache_dir, main, run, say, stage, tail
+from tree import Rejected, Store, digest, series
+
+ARCH = "arm64"
+CROSS = "aarch64-linux-gnu-"
+FRAGMENTS = TOP / "configs" / "kernel"
+OVERLAYS = ("drivers", "include")
+KEEP = 8                    # kernels of one base that are kept
+STEPS = 1700                # steps of a build from nothing, until one has been counted
+
+# So that equal sources give equal images, wherever and whenever.
+FIXED = {
+    "KBUILD_BUILD_TIMESTAMP": "2000-01-01",
+    "KBUILD_BUILD_USER": "test",
+    "KBUILD_BUILD_HOST": "test",
+    "KBUILD_BUILD_VERSION": "1",
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    image: Path
+    vmlinux: Path
+    release: str
+    config: Path
+    key: str
+
+
+def _overlay() -> dict[str, bytes]:
+    return {str(path.relative_to(TOP)): path.read_bytes()
+            for top in OVERLAYS for path in (TOP / top).rglob("*") if path.is_file() and path.suffix not in (".o", ".cmd")}
+
+
+def _commit(store: Store, patched: bool) -> str:
+    """Base, test patches and overlay; the series on top."""
+    source = store.source()
+    own = TOP / "patches" / "test" / store.base.name
+    commit = store.apply(source, series(own if own.is_dir() else TOP / "patches" / "test"))
+    commit = store.overlay(commit, _overlay(), "The test driver and its headers")
+    return store.apply(commit, store.queue()) if patched else commit
+
+
+def _fragments() -> str:
+    return "".join(path.read_text() for path in sorted(FRAGMENTS.glob("*.config")))
+
+
+def _make(store: Store, obj: Path, *targets: str) -> tuple[list[str], dict[str, str]]:
+    env = {name: value for name, value in os.environ.items()
+           if not name.startswith(("KBUILD_", "KCONFIG_", "CCACHE_", "GIT_", "MAKE", "KC", "LD"))
+           and name not in ("MFLAGS", "ARCH", "CROSS_COMPILE", "V", "W", "C", "O", "M", "BASE", "KSRC", "LLVM", "LOCALVERSION")}
+    env |= FIXED | {
+        "LC_ALL": "C",
+        "CCACHE_DIR": str(cache_dir("ccache")),
+        "CCACHE_CONFIGPATH": os.devnull,
+        "CCACHE_BASEDIR": str(store.here),
+        "CCACHE_NOHASHDIR": "1",
+        "CCACHE_MAXSIZE": "4G",
+        "CCACHE_DEPEND": "1",
+    }
+    cmd = ["make", "-C", str(store.test), f"O={obj}", f"ARCH={ARCH}", f"CROSS_COMPILE={CROSS}",
+           f"CC=ccache {CROSS}gcc", "HOSTCC=ccache gcc", f"-j{os.cpu_count() or 1}", "--no-print-directory", *targets]
+    return cmd + (["V=1"] if VERBOSE else []), env
+
+
+def _run(step: Stage, cmd: list[str], env: dict[str, str], log: Path, total: int) -> int:
+    """Run make, its output into the log, its progress on the screen; the number of steps it took."""
+    if VERBOSE:
+        say("+ " + " ".join(cmd))
+    steps = 0
+    with open(log, "a") as out, subprocess.Popen(cmd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                                 stderr=subprocess.STDOUT, text=True, errors="replace") as make:
+        assert make.stdout
+        try:
+            for line in make.stdout:
+                out.write(line)
+                if VERBOSE:
+                    say(line.rstrip())
+                if re.match(r"  [A-Z]+ +\S", line):
+                    steps += 1
+                    step.update(f"{steps}/{max(total, steps)}" if total else str(steps))
+        except BaseException:
+            make.terminate()
+            raise
+    if make.returncode:
+        text = log.read_text(errors="replace")
+        if "No space left on device" in text:
+            raise Err(f"the disk is full ({step.name})",
+                      "free some space, or set XDG_CACHE_HOME to a larger disk, and run the same command again")
+        if "Killed signal" in text:
+            raise Err(f"the compiler was killed, most likely for want of memory ({step.name})",
+                      "free some memory and run the same command again")
+        errors = [line for line in text.splitlines() if re.search(r"\berror\b|\bError \d|undefined reference|\*\*\*", line)]
+        raise Err(f"{step.name} failed:\n{tail(chr(10).join(errors) or text)}", f"the whole log: {log}", FAIL)
+    return steps
+
+
+def _configure(step: Stage, store: Store, obj: Path, wanted: str, log: Path) -> None:
+    fragment = obj / "wanted.config"
+    fragment.write_text(wanted)
+    cmd, env = _make(store, obj, "allnoconfig")
+    _run(step, cmd, env | {"KCONFIG_ALLCONFIG": str(fragment)}, log, 0)
+    took = set((obj / ".config").read_text().splitlines())
+    lines = [line for line in wanted.splitlines() if re.match(r"CONFIG_|# CONFIG_.* is not set", line)]
+    missing = [line for line in lines if line not in took
+               and not (line.endswith("=n") and not any(had.startswith(line[:-1]) for had in took))]
+    if missing:
+        raise Err(f"{store.version()} does not take this configuration: {', '.join(missing)}",
+                  f"mend {FRAGMENTS.relative_to(TOP)} (a renamed symbol, or a dependency that is not met)", FAIL)
+
+
+@contextlib.contextmanager
+def _objects(store: Store) -> Iterator[Path]:
+    """The object directory; emptied if the last build did not come to its end by itself."""
+    obj, mark = store.here / "obj", store.here / "obj.broken"
+    if mark.exists():
+        say("the last build was cut off; starting from an empty object directory (ccache has what it compiled)")
+        shutil.rmtree(obj, ignore_errors=True)
+    obj.mkdir(exist_ok=True)
+    mark.touch()
+    try:
+        yield obj
+    except Err as err:
+        if err.code == FAIL:
+            mark.unlink()
+        raise
+    mark.unlink()
+
+
+def _kept(there: Path) -> Kernel:
+    os.utime(there)
+    return Kernel(there / "Image", there / "vmlinux", (there / "release").read_text().strip(), there / "config", there.name)
+
+
+def build(base: str, patched: bool, ksrc: str | None = None) -> Kernel:
+    """The test kernel of a base, from what is kept if that is still the same."""
+    store = Store(base, ksrc)
+    deps.need("kernel")
+    compiler = run([f"{CROSS}gcc", "--version"]).stdout.splitlines()[0]
+    with store.lock():
+        try:
+            commit = _commit(store, patched)
+        except Rejected as err:
+            raise Err(f"{err.cause} (on {store.version()})", f"make tree BASE={base}", FAIL) from err
+        source = store.git("rev-parse", f"{commit}^{{tree}}").stdout.strip()
+        wanted = _fragments()
+        images = store.here / "images"
+        there = images / digest(source, wanted, compiler, repr(FIXED))[:16]
+        if there.is_dir():
+            return _kept(there)
+        log = store.here / f"build-{'patched' if patched else 'unpatched'}.log"
+        log.write_text("")
+        with stage(f"building {base} {'patched' if patched else 'unpatched'}") as step, _objects(store) as obj:
+            store.check_out(commit)
+            first = not (obj / "vmlinux").exists()
+            _configure(step, store, obj, wanted, log)
+            count = store.here / "steps"
+            total = int(count.read_text()) if count.exists() else STEPS
+            cmd, env = _make(store, obj, "Image")
+            steps = _run(step, cmd, env, log, total if first else 0)
+            if first:
+                count.write_text(f"{steps}\n")
+            new = images / "new"
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+            for name, path in (("Image", f"arch/{ARCH}/boot/Image"), ("vmlinux", "vmlinux"), ("config", ".config"),
+                               ("System.map", "System.map"), ("release", "include/config/kernel.release")):
+                shutil.copy(obj / path, new / name)
+            new.rename(there)
+        for old in sorted(images.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEEP]:
+            shutil.rmtree(old)
+        return _kept(there)
+
+
+def cli() -> int:
+    if sys.argv[1:] not in (["unpatched"], ["patched"]):
+        raise Err("one argument: unpatched or patched", "make help", USAGE)
+    print(build(config.load().base, sys.argv[1] == "patched").image)
+    return 0
+
+
+if __name__ == "__main__":
+    main(cli)
