@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Prove what a backport branch carries.
+
+  lint compare RANGE|PATCHES   each commit beside what it says it comes from
+  lint fixes RANGE             upstream's fixes and reverts of what the branch carries, and it lacks
+  lint check < MAIL            one patch from a mail, in the words of b4's per-patch check
+
+Exit status: 0 clean, 1 findings, 2 usage, 3 environment (git failed, a fetch failed).
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Optional, Sequence
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from fixes import Fixes                                             # noqa: E402
+from gitio import ENVIRONMENT, FINDINGS, OK, USAGE, Err, Git        # noqa: E402
+from lint import Lint, is_range, source                             # noqa: E402
+from patches import find_contents, parse_mail                       # noqa: E402
+from report import FORMATS, Finding, Report, progress, render       # noqa: E402
+
+
+def arguments() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="lint", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="compare|fixes|check")
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-C", dest="repo", metavar="DIR", default=".", help="the repository of the branch (default: here)")
+    common.add_argument("--reference", metavar="DIR", default=os.environ.get("LINUX_GIT") or None,
+                        help="the repository with upstream's history (default: $LINUX_GIT, else the branch's own)")
+    common.add_argument("--mainline", metavar="REV", action="append", default=[],
+                        help="what counts as merged upstream (default: the reference's HEAD, master, main and v* tags)")
+
+    output = argparse.ArgumentParser(add_help=False)
+    output.add_argument("--format", choices=FORMATS, default="table", help="default: table, fitted to the terminal")
+    output.add_argument("--color", choices=("auto", "always", "never"), default="auto")
+    output.add_argument("-o", "--output", metavar="FILE", help="write there instead of the standard output")
+
+    series = argparse.ArgumentParser(add_help=False)
+    series.add_argument("--series", metavar="WHERE", action="append", default=[],
+                        help="the posted series: an mbox, a maildir, a directory of patches, or a range A..B of the reference")
+    series.add_argument("--fetch", action="store_true", help="fetch the threads that provenance lines link to")
+
+    c = verbs.add_parser("compare", parents=[common, series, output], help="the digest of a branch")
+    c.add_argument("local", metavar="RANGE|PATCHES", help="A..B, or an mbox, maildir or directory of patches")
+    c.add_argument("--onto", metavar="REV", default="", help="the tree that a directory of patches applies to")
+
+    f = verbs.add_parser("fixes", parents=[common, output], help="fixes that the branch lacks")
+    f.add_argument("local", metavar="RANGE", help="A..B")
+    f.add_argument("--ignore", metavar="FILE", help="fixes not wanted, a line each: HASH YYYY-MM-DD REASON")
+    f.add_argument("--all", action="store_true", help="list also the fixes that the branch has")
+
+    verbs.add_parser("check", parents=[common, series], help="one mail on the standard input (b4.prep-perpatch-check-cmd)")
+    return top
+
+
+def repositories(args: argparse.Namespace, needed: bool) -> tuple[Optional[Git], Optional[Git]]:
+    """The branch's repository and the reference; `needed`: the branch must be in one."""
+    git: Optional[Git] = None
+    try:
+        git = Git(args.repo)
+    except Err:
+        if needed or args.repo != ".":
+            raise
+    return git, Git(args.reference) if args.reference else None
+
+
+def build(args: argparse.Namespace, local: str) -> Lint:
+    from_range = bool(local) and not os.path.exists(local) and is_range(local)
+    git, reference = repositories(args, from_range or bool(getattr(args, "onto", "")))
+    lint = Lint(git, reference, args.mainline, args.fetch)
+    stores = [g for g in (git, reference) if g]
+    for where in args.series:
+        patches, posted = source(where, reference or git, stores)
+        lint.load_series(patches, posted)
+    if local:
+        lint.load_local(source(local, git, stores, args.onto)[0])
+    return lint
+
+
+def compare(args: argparse.Namespace) -> int:
+    lint = build(args, args.local)
+    report = lint.run()
+    report.title = f"Patch lint of {args.local}"
+    put(report, args)
+    return ENVIRONMENT if lint.failed_fetch else FINDINGS if report.errors() else OK
+
+
+def fixes(args: argparse.Namespace) -> int:
+    if not is_range(args.local):
+        raise Err(f"{args.local} is no range", "give A..B", USAGE)
+    git, reference = repositories(args, True)
+    assert git
+    report = Fixes(git, reference, args.mainline, args.ignore).run(args.local, args.all)
+    put(report, args)
+    return FINDINGS if report.errors() else OK
+
+
+def check(args: argparse.Namespace) -> int:
+    """b4: findings on the standard output, ERROR: and WARNING: lines; silence is success."""
+    try:
+        patch = parse_mail(sys.stdin.buffer.read(), "-")
+        if patch is None or (not patch.files and not patch.broken):
+            print("ERROR: the mail holds no patch")
+            return USAGE
+        lint = build(args, "")
+        find_contents([patch], [g for g in (lint.git, lint.reference) if g])
+        # the rest of the series is in other mails: only what this one says counts
+        lint.load_local([patch])
+        lint.single = True
+        report = lint.run()
+    except Err as e:
+        print(f"ERROR: {e.cause}; {e.next_step}")
+        return e.code
+    for f in report.findings:
+        print(f"{f.level.upper()}: {f.text}; {f.remedy}")
+    return ENVIRONMENT if lint.failed_fetch else FINDINGS if report.errors() else OK
+
+
+def put(report: Report, args: argparse.Namespace) -> None:
+    text = render(report, args.format, args.color, args.output)
+    if not args.output:
+        sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+        sys.stdout.flush()
+        if args.format == "tsv":        # its table holds no findings
+            sys.stderr.write("".join(line(f) for f in report.findings))
+        return
+    try:
+        Path(args.output).write_bytes(text.encode("utf-8", "replace"))
+    except OSError as e:
+        raise Err(f"{args.output}: {e.strerror}", "choose a file that can be written") from None
+
+
+def line(f: Finding) -> str:
+    return f"{f.level}: {f.where}: {f.text}; {f.remedy}\n"
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    args = arguments().parse_args(argv)
+    try:
+        return {"compare": compare, "fixes": fixes, "check": check}[args.verb](args)
+    except Err as e:
+        progress("")
+        print(f"error: {e.cause}" + (f"; next: {e.next_step}" if e.next_step else ""), file=sys.stderr)
+        return e.code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return ENVIRONMENT
+    except KeyboardInterrupt:
+        progress("")
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except (MemoryError, OSError, RecursionError) as e:
+        print(f"error: {type(e).__name__}: {e}; next: check memory, disk and the repository", file=sys.stderr)
+        return ENVIRONMENT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,467 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Is the local change the original's?  Proven by carrying the original over to the local file."""
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Callable, Iterable, Iterator, Optional, Sequence
+
+from diffing import (FUNCTIONS, WORD, Before, Edit, Heads, LABEL, Lines, Outcome, blank_free, blocks, carry, edits,
+                     slide, split)
+from patches import GITLINK, SYMLINK, FileChange, Hunk, Patch, all_places, place
+
+MATCH, CONTEXT, WHITESPACE, UNPROVEN, MISMATCH = "match", "context", "whitespace", "unproven", "MISMATCH"
+RANK = {MATCH: 0, CONTEXT: 1, WHITESPACE: 2, UNPROVEN: 3, MISMATCH: 4}
+
+
+@dataclass
+class Verdict:
+    status: str
+    reasons: list[str]
+
+
+def compare(up: Patch, local: Patch) -> Verdict:
+    """The Patch-ID verdict of one pair."""
+    for which, p in (("upstream", up), ("local", local)):
+        if p.broken:
+            return Verdict(UNPROVEN, [f"the {which} patch: {p.broken}"])
+    reasons: list[str] = []
+    status = MATCH
+
+    def judge(verdict: str, why: str = "") -> None:
+        nonlocal status
+        if RANK[verdict] > RANK[status]:
+            status = verdict
+        if why:
+            reasons.append(f"{why}" if verdict != CONTEXT else f"context: {why}")
+
+    ours, theirs = by_path(up.changes()), by_path(local.changes())
+    if theirs.keys() != ours.keys():
+        pair_renames(ours, theirs)
+    for path in sorted(ours.keys() & theirs.keys()):
+        u, l = ours[path], theirs[path]
+        judge(*compare_file(u, l))
+        u.drop()
+        l.drop()
+    lost = sorted(ours.keys() - theirs.keys())
+    more = sorted(theirs.keys() - ours.keys())
+    for path in list(lost):
+        twin = next((q for q in more if moved(ours[path], theirs[q], up, local)), None)
+        if twin is None:
+            continue
+        verdict, why = compare_file(ours[path], theirs[twin])
+        if verdict == MATCH:
+            verdict = CONTEXT
+        judge(verdict, why or f"{path} is {twin} here")
+        lost.remove(path)
+        more.remove(twin)
+    if lost and not theirs:
+        judge(MISMATCH, "the local commit is empty")
+        lost = []
+    for path in lost:
+        judge(MISMATCH, f"{path}: upstream changes it, the local commit does not")
+    for path in more:
+        judge(MISMATCH, f"{path}: changed here, not upstream")
+    return Verdict(status, reasons)
+
+
+def by_path(files: Iterable[FileChange]) -> dict[str, FileChange]:
+    """Files by path; a rename counts as a deletion and an addition when its contents are known."""
+    out: dict[str, FileChange] = {}
+    for f in files:
+        if f.old_path != f.new_path and f.old_mode != 0 and f.new_mode != 0 and not f.opaque and (c := f.sides()):
+            mode = f.old_mode if f.old_mode > 0 else 0o100644
+            new_mode = f.new_mode if f.new_mode > 0 else mode
+            out[f.old_path] = FileChange(f.old_path, f.old_path, mode, 0, contents=(c[0], None))
+            out[f.new_path] = FileChange(f.new_path, f.new_path, 0, new_mode, contents=(None, c[1]))
+        else:
+            out[f.path()] = f
+    return out
+
+
+def pair_renames(ours: dict[str, FileChange], theirs: dict[str, FileChange]) -> None:
+    """A textual rename on one side, deletion and addition on the other: make both renames."""
+    for a, b in ((ours, theirs), (theirs, ours)):
+        for path, f in list(a.items()):
+            gone, come = b.get(f.old_path), b.get(f.new_path)
+            if f.old_path == f.new_path or not gone or not come or gone.new_mode or come.old_mode:
+                continue
+            x, y = gone.sides(), come.sides()
+            if x and y:
+                b[path] = FileChange(f.old_path, f.new_path, gone.old_mode, come.new_mode, contents=(x[0], y[1]))
+                del b[f.old_path]
+
+
+def moved(u: FileChange, l: FileChange, up: Patch, local: Patch) -> bool:
+    """The same file under two paths: each tree has only its own."""
+    if u.old_mode == 0 or l.old_mode == 0 or u.new_mode == 0 or l.new_mode == 0:
+        return False
+    if local.had(u.old_path) or up.had(l.old_path):
+        return False
+    known = local.had(u.old_path) is False and up.had(l.old_path) is False
+    same_name = u.old_path.rsplit("/", 1)[-1] == l.old_path.rsplit("/", 1)[-1]
+    return same_name or known
+
+
+# --- one file ------------------------------------------------------------------------------------
+
+def compare_file(u: FileChange, l: FileChange) -> tuple[str, str]:
+    path = l.path()
+    if why := modes_differ(u, l):
+        return MISMATCH, f"{path}: {why}"
+    if u.old_oid and u.old_oid == l.old_oid and u.new_oid == l.new_oid and len(u.old_oid) >= 40:
+        return MATCH, ""
+    a, b = u.sides(), l.sides()
+    if a is None and b is None:
+        return two_texts(u, l, path)
+    if a is not None and b is not None:
+        return two_contents(a, b, u, l, path)
+    if u.opaque or l.opaque:
+        return opaque(u, l, path)
+    if b is not None:
+        return text_on_content(u, b, path, "upstream")
+    assert a is not None
+    verdict, why = text_on_content(l, a, path, "local")
+    return verdict, why
+
+
+def modes_differ(u: FileChange, l: FileChange) -> str:
+    if bool(u.old_mode) != bool(l.old_mode) or bool(u.new_mode) != bool(l.new_mode):
+        def verb(f: FileChange) -> str:
+            return "adds the file" if not f.old_mode else "deletes the file" if not f.new_mode else "changes the file"
+        return f"upstream {verb(u)}, the local commit {verb(l)}"
+
+    def step(f: FileChange) -> tuple[int, int]:
+        known = f.old_mode > 0 and f.new_mode > 0
+        return (f.old_mode, f.new_mode) if known and f.old_mode != f.new_mode else (0, 0)
+    if step(u) != step(l):
+        def say(f: FileChange) -> str:
+            a, b = step(f)
+            return f"{a:o} to {b:o}" if b else "kept"
+        return f"file mode: upstream {say(u)}, local {say(l)}"
+    if not u.old_mode and u.new_mode > 0 and l.new_mode > 0 and u.new_mode != l.new_mode:
+        return f"file mode: upstream {u.new_mode:o}, local {l.new_mode:o}"
+    return ""
+
+
+def is_binary(data: Optional[bytes]) -> bool:
+    return data is not None and b"\0" in data[:8000]
+
+
+def opaque(u: FileChange, l: FileChange, path: str) -> tuple[str, str]:
+    def same(a: str, b: str) -> bool:
+        n = min(len(a), len(b))
+        return n >= 12 and a[:n] == b[:n]
+    if u.new_mode == 0 or same(u.new_oid, l.new_oid):
+        return (MATCH, "") if same(u.old_oid, l.old_oid) or u.old_mode == 0 else (CONTEXT, f"{path}: another version before")
+    if u.new_oid and l.new_oid and u.new_oid[:7] != l.new_oid[:7]:
+        return MISMATCH, f"{path}: another binary content"
+    return UNPROVEN, f"{path}: a binary patch without its contents"
+
+
+def two_contents(a: tuple[Optional[bytes], Optional[bytes]], b: tuple[Optional[bytes], Optional[bytes]],
+                 u: FileChange, l: FileChange, path: str) -> tuple[str, str]:
+    (u0, u1), (l0, l1) = a, b
+    if u1 is None or l1 is None:                    # deleted by both: modes_differ saw the rest
+        return (MATCH, "") if u0 == l0 else (CONTEXT, f"{path}: deleted with other content")
+    if u0 == l0 and u1 == l1:
+        return MATCH, ""
+    if u.new_mode in (GITLINK, SYMLINK) or any(map(is_binary, (u0, u1, l0, l1))):
+        if u1 == l1:
+            return CONTEXT, f"{path}: another version before"
+        what = {GITLINK: "submodule commit", SYMLINK: "link target"}.get(u.new_mode, "binary content")
+        return MISMATCH, f"{path}: another {what}"
+    up0, up1 = split(u0 or b""), split(u1)
+    lo0, lo1 = split(l0 or b""), split(l1)
+    if u0 is None or u0 == l0:
+        if up1 == lo1:
+            return MATCH, ""
+        if blank_free(up1) == blank_free(lo1):
+            return WHITESPACE, whitespace_reason(path, l1, u1)
+        return MISMATCH, difference(path, up0, up1, lo0, lo1)
+    guard = Guard(path, up0, lo0)
+    status = prove(up0, up1, lo0, lo1, guard)
+    if status == MATCH:
+        return MATCH, ""
+    if status == CONTEXT:
+        return CONTEXT, path
+    if same_but_white(up0, up1, lo0, lo1, guard):
+        return WHITESPACE, whitespace_reason(path, l1, u1)
+    return MISMATCH, difference(path, up0, up1, lo0, lo1)
+
+
+def whitespace_reason(path: str, local: bytes, up: bytes) -> str:
+    if b"\r\n" in local and b"\r\n" not in up:
+        return f"{path}: differs in white space: CRLF line ends"
+    if local.endswith(b"\n") != up.endswith(b"\n"):
+        return f"{path}: differs in white space: newline at the end of the file"
+    return f"{path}: differs in white space"
+
+
+class Guard:
+    """Refuses a placement in a function that upstream has too and did not change there."""
+
+    def __init__(self, path: str, up: Lines, local: Lines):
+        self.on = bool(FUNCTIONS.search(path))
+        self.up, self.local = up, local
+        self.heads: Optional[tuple[Heads, Heads]] = None
+
+    def allows(self, places: Iterable[tuple[int, int]]) -> bool:
+        if not self.on:
+            return True
+        if self.heads is None:
+            self.heads = Heads(self.up), Heads(self.local)
+        hu, hl = self.heads
+        for i, j in places:
+            a, b = hu.at(i), hl.at(j)
+            if a and b and a != b and b in hu.names:
+                return False
+        return True
+
+
+def variants(old: Lines, new: Lines) -> Iterator[list[Edit]]:
+    """The same change as different diffs would cut it."""
+    first = edits(old, new)
+    yield first
+    seen = [first]
+    for up in (False, True):
+        other = slide(old, first, up)
+        if other not in seen:
+            seen.append(other)
+            yield other
+
+
+def alignments(a: Sequence[bytes], b: Sequence[bytes]) -> Iterator[list[tuple[int, int, int]]]:
+    first = blocks(a, b)
+    yield first
+    back = [(len(a) - i - n, len(b) - j - n, n) for i, j, n in blocks(a[::-1], b[::-1])]
+    back.sort()
+    if back != first:
+        yield back
+
+
+def prove(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, guard: Guard) -> Optional[str]:
+    """MATCH or CONTEXT when carrying the change over gives exactly the local file."""
+    best = None
+    before = Before(up0)
+    cuts = list(variants(up0, up1))
+    for pairs in alignments(up0, lo0):
+        for cut in cuts:
+            done = carry(before, cut, lo0, pairs, lo1)
+            if done and done.lines == lo1 and guard.allows(done.places):
+                if done.exact:
+                    return MATCH
+                best = CONTEXT
+    return best
+
+
+def solid(lines: Lines) -> tuple[Lines, list[int]]:
+    """Lines without white space, and where each came from."""
+    kept = [(t, i) for i, t in ((i, b"".join(x.split())) for i, x in enumerate(lines)) if t]
+    return [t for t, _ in kept], [i for _, i in kept]
+
+
+def same_but_white(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, guard: Guard) -> bool:
+    a, from_up = solid(up0)
+    b, from_lo = solid(lo0)
+    want = blank_free(lo1)
+    from_up.append(len(up0))
+    from_lo.append(len(lo0))
+    cuts = list(variants(a, blank_free(up1)))
+    for pairs in alignments(a, b):
+        for cut in cuts:
+            done = carry(Before(a), cut, b, pairs, want)
+            if done and done.lines == want and guard.allows((from_up[i], from_lo[j]) for i, j in done.places):
+                return True
+    return False
+
+
+def show(line: bytes) -> str:
+    text = line.decode("utf-8", "replace").strip()
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def difference(path: str, up0: Lines, up1: Lines, lo0: Lines, lo1: Lines) -> str:
+    """One line that says what differs first."""
+    mine, theirs = edits(lo0, lo1), edits(up0, up1)
+    if not mine:
+        return f"{path}: upstream changes it, the local commit does not"
+    why = wordy(path, [(sign, t) for old, cut in ((up0, theirs),) for sign, t in signed(old, cut)],
+                [(sign, t) for old, cut in ((lo0, mine),) for sign, t in signed(old, cut)])
+    if why:
+        return why
+    ha, hb = Heads(up0), Heads(lo0)
+    for u, l in zip(theirs, mine):
+        a, b = ha.at(u.start), hb.at(l.start)
+        if a != b and a and b:
+            return f"{path}: the same lines, but in {show(b)} instead of {show(a)}"
+    return f"{path}: the same lines, but at another place (line {mine[0].start + 1})"
+
+
+def signed(old: Lines, cut: Sequence[Edit]) -> list[tuple[str, bytes]]:
+    return [x for e in cut for x in ([("-", t) for t in old[e.start:e.end]] + [("+", t) for t in e.new])]
+
+
+def wordy(path: str, theirs: Sequence[tuple[str, bytes]], mine: Sequence[tuple[str, bytes]]) -> str:
+    a, b = Counter(theirs), Counter(mine)
+    more, less = list((b - a).elements()), list((a - b).elements())
+    parts = []
+    for lines, who in ((more, "only here"), (less, "only upstream")):
+        if lines:
+            sign, text = lines[0]
+            rest = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
+            parts.append(f"{who} {sign}{show(text)}{rest}")
+    return f"{path}: {', '.join(parts)}" if parts else ""
+
+
+# --- patches without contents ---------------------------------------------------------------------
+
+def text_on_content(text: FileChange, content: tuple[Optional[bytes], Optional[bytes]], path: str, which: str
+                    ) -> tuple[str, str]:
+    """Carry a patch of which only the hunks are known over to a known file."""
+    old, new = content
+    if text.old_mode == 0 or text.new_mode == 0:
+        known = b"".join(t for h in text.hunks for t in (h.new() if text.old_mode == 0 else h.old()))
+        other = (new if text.old_mode == 0 else old) or b""
+        if known == other:
+            return MATCH, ""
+        if text.new_mode == 0:
+            return CONTEXT, f"{path}: deleted with other content"
+        if blank_free(split(known)) == blank_free(split(other)):
+            return WHITESPACE, whitespace_reason(path, *((other, known) if which == "upstream" else (known, other)))
+        return MISMATCH, f"{path}: the new file differs"
+    if is_binary(old) or is_binary(new):
+        return UNPROVEN, f"{path}: binary content against a textual patch"
+    lo0, lo1 = split(old or b""), split(new or b"")
+    before, cut = text.before()
+    for pairs in hunk_alignments(text.hunks, lo0):
+        done = carry(before, cut, lo0, pairs, lo1)
+        if done and done.lines == lo1 and right_sections(text.hunks, cut, done, lo0, path):
+            return (MATCH, "") if done.exact else (CONTEXT, path)
+    if text_but_white(text, lo0, lo1, path):
+        return WHITESPACE, f"{path}: differs in white space"
+    theirs = [(s.decode(), t) for h in text.hunks for s, t in h.body if s != b" "]
+    mine = signed(lo0, edits(lo0, lo1))
+    if which == "local":
+        theirs, mine = mine, theirs
+    return MISMATCH, wordy(path, theirs, mine) or f"{path}: the same lines, but at another place"
+
+
+def section_fits(section: bytes, lines: Lines, at: int) -> Optional[bool]:
+    """Whether a hunk's section names what a place is in; None: nothing can be said."""
+    if not section:
+        return None
+    for labels in (False, True):
+        i = min(at, len(lines)) - 1
+        while i >= 0 and (not WORD.match(lines[i]) or (not labels and LABEL.match(lines[i].rstrip()))):
+            i -= 1
+        if i >= 0 and lines[i].rstrip()[:len(section)].rstrip() == section:
+            return True
+    if any(x.startswith(section) for x in lines):
+        return False
+    return None
+
+
+def right_sections(hunks: Sequence[Hunk], cut: Sequence[Edit], done: Outcome, local: Lines, path: str) -> bool:
+    if not FUNCTIONS.search(path):
+        return True
+    base = 0
+    k = 0
+    for h in hunks:
+        size = len(h.old())
+        while k < len(cut) and cut[k].start <= base + size and (cut[k].start < base + size or cut[k].end <= base + size):
+            i, j = done.places[k]
+            if k == 0 or cut[k - 1].start < base:
+                # the section is that of the hunk's first line; heads inside the hunk change it
+                first = max(j - (i - base), 0)
+                if section_fits(h.section, local, first) is False and section_fits(h.section, local, j) is False:
+                    return False
+            k += 1
+        base += size
+    return True
+
+
+def hunk_alignments(hunks: Sequence[Hunk], local: Lines) -> Iterator[list[tuple[int, int, int]]]:
+    spots: list[Optional[int]] = []
+    low = shift = 0
+    for h in hunks:
+        want = h.old()
+        at = best_place(h, want, local, low, h.start + shift)
+        spots.append(at)
+        if at is not None:
+            low, shift = at + len(want), at - h.start
+    pairs: list[tuple[int, int, int]] = []
+    base = 0
+    for k, h in enumerate(hunks):
+        want = h.old()
+        at = spots[k]
+        if at is not None:
+            pairs.append((base, at, len(want)))
+        else:
+            lo = next((s + len(hunks[n].old()) for n, s in reversed(list(enumerate(spots[:k]))) if s is not None), 0)
+            if k and pairs:
+                lo = max(lo, pairs[-1][1] + pairs[-1][2])
+            hi = next((s for s in spots[k + 1:] if s is not None), len(local))
+            lo, hi = section_window(h.section, local, lo, hi)
+            pairs += [(base + i, lo + j, n) for i, j, n in blocks(want, local[lo:hi])]
+        base += len(want)
+    yield pairs
+
+
+def best_place(h: Hunk, want: Lines, local: Lines, low: int, near: int) -> Optional[int]:
+    if not want:
+        return place(want, local, low, near)
+    spots = all_places(want, local, low)
+    fits = {s: section_fits(h.section, local, s) for s in spots}
+    spots = [s for s in spots if fits[s]] or [s for s in spots if fits[s] is None]
+    return min(spots, key=lambda s: abs(s - near), default=None)
+
+
+def section_window(section: bytes, local: Lines, lo: int, hi: int) -> tuple[int, int]:
+    """The part of the file that a hunk's section names."""
+    if not section:
+        return lo, hi
+    for i in range(lo, hi):
+        if local[i].startswith(section):
+            end = next((j + 1 for j in range(i + 1, hi) if local[j][:1] == b"}"), hi)
+            return i, min(end + 8, hi)
+    return lo, hi
+
+
+def text_but_white(text: FileChange, lo0: Lines, lo1: Lines, path: str) -> bool:
+    def thin(lines: Lines) -> Lines:
+        return [b"".join(x.split()) for x in lines]
+    hunks = [Hunk(h.start, [(s, b"".join(t.split())) for s, t in h.body], b"") for h in text.hunks]
+    copy = FileChange(text.old_path, text.new_path, text.old_mode, text.new_mode, hunks=hunks)
+    before, cut = copy.before()
+    local, want = thin(lo0), thin(lo1)
+    for pairs in hunk_alignments(hunks, local):
+        done = carry(before, cut, local, pairs, want)
+        if done and blank_free(done.lines) == blank_free(want) \
+                and right_sections(text.hunks, cut, done, lo0, path):
+            return True
+    return False
+
+
+def two_texts(u: FileChange, l: FileChange, path: str) -> tuple[str, str]:
+    """Two patches of which only the hunks are known: no tree to prove a place in."""
+    if u.opaque or l.opaque:
+        return opaque(u, l, path)
+    if not u.hunks and not l.hunks:
+        return MATCH, ""
+
+    def text(f: FileChange, view: Callable[[Hunk], object]) -> list[object]:
+        return [view(h) for h in f.hunks]
+    if text(u, lambda h: h.body) == text(l, lambda h: h.body):
+        if all(not a.section or not b.section or a.section == b.section for a, b in zip(u.hunks, l.hunks)):
+            return MATCH, ""
+        if FUNCTIONS.search(path):
+            return MISMATCH, f"{path}: the same lines, but in another function"
+    theirs = [(s.decode(), t) for h in u.hunks for s, t in h.body if s != b" "]
+    mine = [(s.decode(), t) for h in l.hunks for s, t in h.body if s != b" "]
+    if theirs == mine:
+        return UNPROVEN, f"{path}: the same lines in other context, and no tree to prove the place in"
+    if [(s, b"".join(t.split())) for s, t in theirs if t.strip()] == \
+            [(s, b"".join(t.split())) for s, t in mine if t.strip()]:
+        return WHITESPACE, f"{path}: differs in white space"
+    return MISMATCH, wordy(path, theirs, mine) or f"{path}: the same lines in another order"

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Lines, edits, and carrying an edit from one file over to another.
+
+`carry` is the proof that a change is the same: the edits of the original are applied to the
+local file at the places that an alignment of the two files gives them, never by searching for
+look-alike context.  The caller compares the outcome with the local result byte by byte, so a
+poor alignment can only refuse.
+"""
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple, Optional, Sequence
+
+Lines = list[bytes]
+CONTEXT = 3
+SMALL = 40_000          # product of lengths up to which a gap is aligned by full search
+WORD = re.compile(rb"[A-Za-z_$]")
+LABEL = re.compile(rb"[A-Za-z_]\w*:\s*(?:/[*/].*)?$")
+FUNCTIONS = re.compile(r"\.(?:c|h|cc|cpp|cxx|hpp|hh|rs|go|java|m|S|l|y)$")
+
+
+class Edit(NamedTuple):
+    """Lines [start, end) become `new`."""
+    start: int
+    end: int
+    new: tuple[bytes, ...]
+
+
+@dataclass
+class Before:
+    """What is known of a file before a change: all of it, or the hunks' own lines."""
+    lines: Lines
+    breaks: set[int] = field(default_factory=set)       # no line known between i - 1 and i
+    bof: bool = True                                    # the first line is the file's first
+    eof: bool = True
+
+
+def split(data: bytes) -> Lines:
+    parts = data.split(b"\n")
+    tail = parts.pop()
+    lines = [p + b"\n" for p in parts]
+    if tail:
+        lines.append(tail)
+    return lines
+
+
+def blocks(a: Sequence[bytes], b: Sequence[bytes]) -> list[tuple[int, int, int]]:
+    """Matching blocks (i, j, n), rising in both: patience, then rare lines, then full search."""
+    found: list[tuple[int, int, int]] = []
+    todo = [(0, len(a), 0, len(b))]
+    while todo:
+        alo, ahi, blo, bhi = todo.pop()
+        n = 0
+        while alo + n < ahi and blo + n < bhi and a[alo + n] == b[blo + n]:
+            n += 1
+        if n:
+            found.append((alo, blo, n))
+            alo, blo = alo + n, blo + n
+        n = 0
+        while ahi - n > alo and bhi - n > blo and a[ahi - n - 1] == b[bhi - n - 1]:
+            n += 1
+        if n:
+            ahi, bhi = ahi - n, bhi - n
+            found.append((ahi, bhi, n))
+        if alo == ahi or blo == bhi:
+            continue
+        anchors = unique_anchors(a, alo, ahi, b, blo, bhi)
+        if not anchors:
+            if (ahi - alo) * (bhi - blo) <= SMALL:
+                found += [(alo + i, blo + j, 1) for i, j in common(a[alo:ahi], b[blo:bhi])]
+                continue
+            anchors = rare_anchor(a, alo, ahi, b, blo, bhi)
+            if not anchors:
+                continue
+        i0, j0 = alo, blo
+        for i, j in anchors:
+            found.append((i, j, 1))
+            todo.append((i0, i, j0, j))
+            i0, j0 = i + 1, j + 1
+        todo.append((i0, ahi, j0, bhi))
+    found.sort()
+    return found
+
+
+def unique_anchors(a: Sequence[bytes], alo: int, ahi: int, b: Sequence[bytes], blo: int, bhi: int
+                   ) -> list[tuple[int, int]]:
+    once_a = Counter(a[alo:ahi])
+    once_b = Counter(b[blo:bhi])
+    where = {line: j for j, line in enumerate(b[blo:bhi], blo) if once_b[line] == 1}
+    pairs = [(i, where[line]) for i, line in enumerate(a[alo:ahi], alo) if once_a[line] == 1 and line in where]
+    # longest rising run
+    tails: list[int] = []
+    ends: list[int] = []
+    back = [-1] * len(pairs)
+    for k, (_, j) in enumerate(pairs):
+        at = bisect_left(tails, j)
+        back[k] = ends[at - 1] if at else -1
+        if at == len(tails):
+            tails.append(j)
+            ends.append(k)
+        else:
+            tails[at], ends[at] = j, k
+    run = []
+    k = ends[-1] if ends else -1
+    while k >= 0:
+        run.append(pairs[k])
+        k = back[k]
+    return run[::-1]
+
+
+def rare_anchor(a: Sequence[bytes], alo: int, ahi: int, b: Sequence[bytes], blo: int, bhi: int
+                ) -> list[tuple[int, int]]:
+    """The longest block around the rarest common line, of at most 64 occurrences."""
+    places: dict[bytes, list[int]] = {}
+    for j in range(blo, bhi):
+        places.setdefault(b[j], []).append(j)
+    best: tuple[int, int, int, int] = (65, 0, 0, 0)
+    counts = Counter(a[alo:ahi])
+    i = alo
+    while i < ahi:
+        here = places.get(a[i], ())
+        rarity = max(len(here), counts[a[i]])
+        step = 1
+        if here and rarity <= best[0]:
+            for j in here:
+                n, m = 1, 0
+                while i + n < ahi and j + n < bhi and a[i + n] == b[j + n]:
+                    n += 1
+                while i - m > alo and j - m > blo and a[i - m - 1] == b[j - m - 1]:
+                    m += 1
+                if (rarity, -(n + m)) < (best[0], -best[3]):
+                    best = (rarity, i - m, j - m, n + m)
+                step = max(step, n)
+        i += step
+    _, i, j, n = best
+    return [(i + k, j + k) for k in range(n)]
+
+
+def common(a: Sequence[bytes], b: Sequence[bytes]) -> list[tuple[int, int]]:
+    """A longest common subsequence."""
+    rows = [[0] * (len(b) + 1)]
+    for x in reversed(a):
+        last, row = rows[-1], [0] * (len(b) + 1)
+        for j in range(len(b) - 1, -1, -1):
+            row[j] = last[j + 1] + 1 if x == b[j] else (last[j] if last[j] >= row[j + 1] else row[j + 1])
+        rows.append(row)
+    rows.reverse()
+    pairs, i, j = [], 0, 0
+    while i < len(a) and j < len(b):
+        if a[i] == b[j]:
+            pairs.append((i, j))
+            i, j = i + 1, j + 1
+        elif rows[i + 1][j] >= rows[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return pairs
+
+
+def edits(old: Sequence[bytes], new: Sequence[bytes]) -> list[Edit]:
+    out = []
+    i = j = 0
+    for bi, bj, n in [*blocks(old, new), (len(old), len(new), 0)]:
+        if bi > i or bj > j:
+            out.append(Edit(i, bi, tuple(new[j:bj])))
+        i, j = bi + n, bj + n
+    return out
+
+
+def slide(old: Sequence[bytes], changes: Sequence[Edit], up: bool) -> list[Edit]:
+    """The same result, every pure insertion or deletion slid as far as it goes."""
+    out = list(changes)
+    order = range(len(out)) if up else range(len(out) - 1, -1, -1)
+    for k in order:
+        start, end, new = out[k]
+        low = out[k - 1].end if k else 0
+        high = out[k + 1].start if k + 1 < len(out) else len(old)
+        if start != end and new:
+            continue
+        body = list(new) if new else list(old[start:end])
+        while body:
+            if up:
+                if start <= low or old[start - 1] != body[-1]:
+                    break
+                body.insert(0, body.pop())
+                start, end = start - 1, end - 1
+            else:
+                if end >= high or old[end] != body[0]:
+                    break
+                body.append(body.pop(0))
+                start, end = start + 1, end + 1
+        out[k] = Edit(start, end, tuple(body) if new else ())
+    return out
+
+
+class Heads:
+    """The function that each place of a file is in."""
+
+    def __init__(self, lines: Lines):
+        self.lines = lines
+        self.top = [i for i, text in enumerate(lines) if self.starts(i, text)]
+        self.names = {self.name(i) for i in self.top if lines[i][:1] != b"}"}
+
+    def starts(self, i: int, text: bytes) -> bool:
+        if text[:1] == b"}":
+            return True
+        if not WORD.match(text) or LABEL.match(text.rstrip()):
+            return False
+        for more in self.lines[i:i + 12]:       # a prototype or a variable is no function
+            stop = more.split(b"//")[0].rstrip()
+            if b"{" in stop:
+                return True
+            if stop.endswith(b";"):
+                return False
+        return False
+
+    def name(self, i: int) -> bytes:
+        return b" ".join(self.lines[i].split())
+
+    def at(self, place: int) -> Optional[bytes]:
+        """Heading above a place; None between functions or when not known."""
+        k = bisect_left(self.top, place) - 1
+        if k < 0 or self.lines[self.top[k]][:1] == b"}":
+            return None
+        return self.name(self.top[k])
+
+
+@dataclass
+class Outcome:
+    lines: Lines
+    exact: bool                             # all context was found as it was
+    places: list[tuple[int, int]]           # (place in the original, place in the local file)
+
+
+def carry(before: Before, changes: Sequence[Edit], local: Lines, pairs: Sequence[tuple[int, int, int]],
+          wanted: Optional[Lines] = None) -> Optional[Outcome]:
+    """Apply `changes`, made against `before`, to `local` along the alignment `pairs`.
+
+    None when a changed line has no counterpart or an insertion has no proven place.  Where two
+    places are proven (the local file has lines of its own just there) `wanted` picks one.
+    """
+    image = [-1] * len(before.lines)
+    for i, j, n in pairs:
+        image[i:i + n] = range(j, j + n)
+    size = len(before.lines)
+
+    def near(i: int, step: int) -> Optional[int]:
+        """Image of line i, seen from its neighbour: -1 without one, None if nothing is known there."""
+        if i < 0:
+            return -1 if before.bof else None
+        if i >= size:
+            return len(local) if before.eof else None
+        if (step < 0 and i + 1 in before.breaks) or (step > 0 and i in before.breaks):
+            return None
+        return image[i] if image[i] >= 0 else None
+
+    out: Lines = []
+    done = 0
+    exact = True
+    places = []
+    for start, end, new in changes:
+        if end > start:
+            first = image[start]
+            if first < done or any(image[start + k] != first + k for k in range(end - start)):
+                return None
+            last = first + end - start
+        else:
+            spots: list[int] = []
+            above, below = near(start - 1, -1), near(start, 1)
+            if above is not None:
+                spots.append(above + 1)
+            if below is not None:
+                spots.append(below)
+            if not spots:
+                gap = gap_place(before, image, start, len(local))
+                if gap is None:
+                    return None
+                spots.append(gap)
+            spots = sorted({s for s in spots if s >= done})
+            if not spots:
+                return None
+            first = spots[0]
+            for s in spots:
+                base = len(out) + s - done
+                if wanted is not None and tuple(wanted[base:base + len(new)]) == new:
+                    first = s
+                    break
+            last = first
+        for k in range(1, CONTEXT + 1):
+            for i, want, step in ((start - k, first - k, -1), (end + k - 1, last + k - 1, 1)):
+                if i < 0 or i >= size:
+                    exact = exact and (want < 0 or want >= len(local) or not (before.bof if i < 0 else before.eof))
+                elif not crosses(before, start if step < 0 else end, i, step) and image[i] != want:
+                    exact = False
+        out += local[done:first]
+        out += new
+        places.append((start, first))
+        done = last
+    out += local[done:]
+    return Outcome(out, exact, places)
+
+
+def crosses(before: Before, place: int, line: int, step: int) -> bool:
+    """Whether lines that nobody knows lie between a place and a line."""
+    span = range(line + 1, place + 1) if step < 0 else range(place, line + 1)
+    return any(i in before.breaks for i in span)
+
+
+def gap_place(before: Before, image: Sequence[int], at: int, size: int) -> Optional[int]:
+    """The place of an insertion whose both neighbours changed locally."""
+    i = at - 1
+    while i >= 0 and image[i] < 0 and i + 1 not in before.breaks:
+        i -= 1
+    j = at
+    while j < len(image) and image[j] < 0 and j not in before.breaks:
+        j += 1
+    if (i >= 0 and i + 1 in before.breaks) or (j < len(image) and j in before.breaks):
+        return None
+    if (i < 0 and not before.bof) or (j >= len(image) and not before.eof):
+        return None
+    low = image[i] + 1 if i >= 0 else 0
+    high = image[j] if j < len(image) else size
+    here = j - i - 1
+    if high - low == 0:
+        return low
+    if high - low == here and here <= 2 * CONTEXT:
+        return low + (at - i - 1)
+    return None
+
+
+def blank_free(lines: Sequence[bytes]) -> Lines:
+    """Lines without any white space; those with nothing else vanish."""
+    return [t for t in (b"".join(x.split()) for x in lines) if t]

@@ -1,0 +1,558 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Batch access to git repositories.
+
+Git is not trusted blindly: every object is hashed again, every list of commits must be closed
+under its parents, and a process that fails, stops talking or dies half-way raises GitError.
+"""
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import select
+import subprocess
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Iterable, Iterator, NamedTuple, Optional, Sequence
+
+OK, FINDINGS, USAGE, ENVIRONMENT = 0, 1, 2, 3
+
+SILENCE = float(os.environ.get("LINT_GIT_TIMEOUT", "300"))
+CACHE_BYTES = 96 << 20
+HEX = re.compile(r"[0-9a-f]{4,64}")
+FETCH_TROUBLE = re.compile(r"could not fetch|promisor|unable to access|could not read from remote|"
+                           r"missing blob|unable to read tree|early EOF", re.I)
+
+
+class Err(Exception):
+    """One clear line with the cause and the next step; `code` is the exit status."""
+
+    def __init__(self, cause: str, next_step: str = "", code: int = ENVIRONMENT):
+        super().__init__(cause)
+        self.cause, self.next_step, self.code = cause, next_step, code
+
+
+class GitError(Err):
+    """Git failed, hung, lied or was killed: nothing may be concluded."""
+
+
+class FetchFailed(Err):
+    """Content that git knows of could not be had (partial clone, shallow clone, dead remote)."""
+
+
+class Ambiguous(Exception):
+    """An abbreviated name stands for more than one commit."""
+
+
+@dataclass(frozen=True)
+class Person:
+    name: str
+    email: str
+
+    def __str__(self) -> str:
+        return f"{self.name} <{self.email}>"
+
+
+@dataclass(frozen=True)
+class Commit:
+    oid: str
+    tree: str
+    parents: tuple[str, ...]
+    author: Person
+    committed: int
+    message: str
+    legible: bool       # the message and the names decode in the encoding the commit claims
+
+
+class Entry(NamedTuple):
+    """A path that differs between two trees; mode 0: absent there."""
+    path: str
+    mode0: int
+    oid0: str
+    mode1: int
+    oid1: str
+
+
+def environment() -> dict[str, str]:
+    env = {k: v for k, v in os.environ.items() if k not in ("GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS")}
+    env.update(LC_ALL="C.UTF-8", GIT_TERMINAL_PROMPT="0", GIT_OPTIONAL_LOCKS="0",
+               GIT_NO_REPLACE_OBJECTS="1", GIT_PAGER="cat")
+    return env
+
+
+class Process:
+    """A git process whose output is read in pieces, with a limit on its silence."""
+
+    def __init__(self, argv: Sequence[str], stdin: Optional[bytes] = None, feed: bool = False):
+        self.argv = list(argv)
+        self.err = b""
+        try:
+            self.child = subprocess.Popen(
+                self.argv, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+                stdin=subprocess.PIPE if feed or stdin is not None else subprocess.DEVNULL)
+        except OSError as e:
+            raise GitError(f"cannot run {self.argv[0]}: {e.strerror}", "install git") from e
+        assert self.child.stdout and self.child.stderr
+        self.out = self.child.stdout.fileno()
+        self.fds = [self.out, self.child.stderr.fileno()]
+        self.todo = memoryview(stdin) if stdin is not None else None
+        if self.child.stdin:
+            os.set_blocking(self.child.stdin.fileno(), False)
+        if stdin == b"":
+            self.close_stdin()
+
+    def name(self) -> str:
+        words = [w for w in self.argv[1:] if not w.startswith("-") and "/" not in w and "=" not in w]
+        return " ".join(["git"] + words[:1])
+
+    def close_stdin(self) -> None:
+        self.todo = None
+        if self.child.stdin:
+            try:
+                self.child.stdin.close()
+            except OSError:
+                pass
+            self.child.stdin = None
+
+    def read(self) -> bytes:
+        """Some output; b"" at its end."""
+        deadline = time.monotonic() + SILENCE
+        while True:
+            writers = [self.child.stdin] if self.todo is not None and self.child.stdin else []
+            left = deadline - time.monotonic()
+            ready, can_write, _ = select.select(self.fds, writers, [], max(left, 0))
+            if not ready and not can_write:
+                self.kill()
+                raise GitError(f"{self.name()} said nothing for {SILENCE:g} s and was stopped",
+                               "look at the repository, or set LINT_GIT_TIMEOUT higher")
+            if can_write:
+                assert self.todo is not None and self.child.stdin
+                try:
+                    self.todo = self.todo[os.write(self.child.stdin.fileno(), self.todo[:65536]):]
+                except OSError:
+                    self.close_stdin()
+                if self.todo is not None and not self.todo:
+                    self.close_stdin()
+            if self.out in ready:
+                return os.read(self.out, 1 << 20)
+            for fd in ready:
+                more = os.read(fd, 65536)
+                self.err = (self.err + more)[-65536:]
+                if not more:
+                    self.fds.remove(fd)
+
+    def kill(self) -> None:
+        self.child.kill()
+        self.child.wait()
+
+    def finish(self, allowed: Sequence[int] = (0,)) -> int:
+        """Wait for the end; raises unless the status is an allowed one."""
+        self.close_stdin()
+        try:
+            _, more = self.child.communicate(timeout=SILENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise GitError(f"{self.name()} did not end", "look at the repository") from None
+        self.err += more or b""
+        if self.child.returncode not in allowed:
+            raise self.failure()
+        return self.child.returncode
+
+    def failure(self) -> Err:
+        said = self.err.decode("utf-8", "replace").strip().splitlines()
+        status = self.child.returncode
+        how = f"was killed by signal {-status}" if status and status < 0 else f"failed with status {status}"
+        cause = f"{self.name()} {how}: {said[-1] if said else 'no message'}"
+        if FETCH_TROUBLE.search("\n".join(said)):
+            return FetchFailed(cause, "make the remote reachable, or fetch the missing objects first")
+        return GitError(cause, "run the same git command by hand")
+
+
+class Batch:
+    """`git cat-file --batch`: objects by name, hashed again on arrival."""
+
+    def __init__(self, git: "Git"):
+        self.process = Process(git.argv("cat-file", "--batch"), feed=True)
+        self.buffer = bytearray()
+
+    def ask(self, names: Sequence[str]) -> None:
+        data = "".join(n + "\n" for n in names).encode("utf-8", "surrogateescape")
+        stdin = self.process.child.stdin
+        assert stdin
+        deadline = time.monotonic() + SILENCE
+        while data:
+            try:
+                data = data[os.write(stdin.fileno(), data):]
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    self.process.kill()
+                    raise GitError("git cat-file takes no more requests", "look at the repository") from None
+                select.select([], [stdin], [], 1)
+            except OSError:
+                self.died()
+
+    def died(self) -> None:
+        self.process.finish(())
+
+    def fill(self) -> None:
+        more = self.process.read()
+        if not more:
+            self.died()
+        self.buffer += more
+
+    def line(self) -> str:
+        while True:
+            end = self.buffer.find(b"\n")
+            if end >= 0:
+                text = self.buffer[:end].decode("utf-8", "surrogateescape")
+                del self.buffer[:end + 1]
+                return text
+            self.fill()
+
+    def data(self, size: int) -> bytes:
+        while len(self.buffer) < size + 1:
+            self.fill()
+        body = bytes(self.buffer[:size])
+        if self.buffer[size] != 10:
+            raise GitError("git cat-file: object of another size than it said", "run git fsck")
+        del self.buffer[:size + 1]
+        return body
+
+    def answer(self, name: str) -> Optional[tuple[str, str, bytes]]:
+        head = self.line()
+        if head == f"{name} missing":
+            return None
+        if head == f"{name} ambiguous":
+            raise Ambiguous(name)
+        words = head.split(" ")
+        if len(words) != 3 or not words[2].isdigit() or not HEX.fullmatch(words[0]):
+            raise GitError(f"git cat-file gave a strange answer for {name}: {head[:80]!r}", "run git fsck")
+        oid, kind, size = words[0], words[1], int(words[2])
+        body = self.data(size)
+        digest = hashlib.sha1 if len(oid) == 40 else hashlib.sha256
+        if digest(b"%s %d\0" % (kind.encode(), size) + body).hexdigest() != oid:
+            raise GitError(f"git cat-file gave other content than {oid[:12]}'s", "run git fsck")
+        return oid, kind, body
+
+
+class Git:
+    """One repository."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.batch: Optional[Batch] = None
+        self.commits: dict[str, Commit] = {}
+        self.store: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
+        self.stored = 0
+        if not os.path.isdir(path):
+            raise Err(f"{path}: no such directory", "name a git repository", USAGE)
+        p = Process(self.argv("rev-parse", "--absolute-git-dir", "--git-common-dir"))
+        out = drain(p)
+        try:
+            p.finish()
+        except GitError as e:
+            raise Err(f"{path} is no git repository, or git cannot read it ({e.cause})",
+                      "name a repository with -C or --reference (LINUX_GIT)") from e
+        lines = out.decode("utf-8", "surrogateescape").splitlines()
+        if len(lines) < 2:
+            raise GitError(f"git rev-parse in {path} gave no directory", "run it by hand")
+        self.gitdir = os.path.realpath(os.path.join(path, lines[1]))
+
+    def argv(self, *args: str) -> list[str]:
+        return ["git", "-C", self.path, "-c", "core.quotePath=false", "-c", "log.showSignature=false",
+                "-c", "core.commitGraph=true", *args]
+
+    def run(self, *args: str, stdin: Optional[bytes] = None) -> bytes:
+        p = Process(self.argv(*args), stdin)
+        out = drain(p)
+        p.finish()
+        return out
+
+    def stream(self, *args: str, stdin: Optional[bytes] = None) -> Iterator[bytes]:
+        """The output in pieces; a failure is raised after the last one."""
+        p = Process(self.argv(*args), stdin)
+        done = False
+        try:
+            while piece := p.read():
+                yield piece
+            done = True
+        finally:
+            if not done:
+                p.kill()
+        p.finish()
+
+    def records(self, *args: str, stdin: Optional[bytes] = None) -> Iterator[bytes]:
+        """Records that end in NUL."""
+        rest = b""
+        for piece in self.stream(*args, stdin=stdin):
+            parts = (rest + piece).split(b"\0")
+            rest = parts.pop()
+            yield from parts
+        if rest.strip():
+            raise GitError(f"git {args[0]} ended in the middle of a record", "run git fsck")
+
+    # --- objects -------------------------------------------------------------------------
+
+    def fetch(self, names: Sequence[str]) -> list[Optional[tuple[str, str, bytes]]]:
+        if self.batch is None:
+            self.batch = Batch(self)
+        found: list[Optional[tuple[str, str, bytes]]] = []
+        try:
+            for at in range(0, len(names), 256):
+                part = names[at:at + 256]
+                self.batch.ask(part)
+                for name in part:
+                    found.append(self.batch.answer(name))
+        except Ambiguous:
+            if len(names) == 1:
+                raise
+            raise GitError("git calls a full name ambiguous", "run git fsck") from None
+        except Err:
+            self.batch = None
+            raise
+        return found
+
+    def object(self, name: str) -> Optional[tuple[str, str, bytes]]:
+        if name in self.store:
+            self.store.move_to_end(name)
+            return (name, *self.store[name])
+        got = self.fetch([name])[0]
+        if got is not None:
+            if not (got[0].startswith(name) or not HEX.fullmatch(name)):
+                raise GitError(f"git cat-file gave {got[0][:12]} for {name[:12]}", "run git fsck")
+            self.keep(*got)
+        return got
+
+    def keep(self, oid: str, kind: str, body: bytes) -> None:
+        if oid in self.store or len(body) > CACHE_BYTES // 4:
+            return
+        self.store[oid] = (kind, body)
+        self.stored += len(body)
+        while self.stored > CACHE_BYTES:
+            _, (_, old) = self.store.popitem(last=False)
+            self.stored -= len(old)
+
+    def need(self, oid: str, kind: str) -> bytes:
+        got = self.object(oid)
+        if got is None:
+            raise FetchFailed(f"{self.path} lacks the {kind} {oid[:12]}",
+                              "the repository is shallow, partial or damaged: fetch it in full")
+        if got[1] != kind:
+            raise GitError(f"{oid[:12]} is a {got[1]}, not a {kind}", "run git fsck")
+        return got[2]
+
+    def blob(self, oid: str) -> bytes:
+        return self.need(oid, "blob")
+
+    def commit(self, oid: str) -> Commit:
+        if oid not in self.commits:
+            self.commits[oid] = parse_commit(oid, self.need(oid, "commit"))
+        return self.commits[oid]
+
+    def load_commits(self, oids: Iterable[str]) -> None:
+        """Read many commits in one go."""
+        want = [o for o in dict.fromkeys(oids) if o not in self.commits]
+        for name, got in zip(want, self.fetch(want)):
+            if got is not None and got[1] == "commit":
+                if got[0] != name:
+                    raise GitError(f"git cat-file gave {got[0][:12]} for {name[:12]}", "run git fsck")
+                self.commits[name] = parse_commit(name, got[2])
+
+    def resolve(self, name: str) -> Optional[str]:
+        """The commit that a (possibly abbreviated) hash names; raises Ambiguous."""
+        if len(name) in (40, 64) and name in self.commits:
+            return name
+        got = self.object(f"{name}^{{commit}}")
+        if got is None:
+            return None
+        if not got[0].startswith(name.lower()) or got[1] != "commit":
+            other = self.object(name)       # an annotated tag's hash names its commit
+            if other is None or other[1] != "tag":
+                raise GitError(f"git cat-file gave {got[0][:12]} for {name}", "run git fsck")
+        self.commits.setdefault(got[0], parse_commit(got[0], got[2]))
+        return got[0]
+
+    def revision(self, rev: str) -> str:
+        """The commit that a revision (branch, tag, hash, HEAD~3) names."""
+        if rev.startswith("-"):
+            raise Err(f"{rev!r} is no revision", "name a branch, a tag or a commit", USAGE)
+        try:
+            got = self.object(f"{rev}^{{commit}}")
+        except Ambiguous:
+            got = None
+        if got is None:
+            raise Err(f"{self.path} has no commit {rev!r}", "check the name, or fetch it", USAGE)
+        return got[0]
+
+    # --- trees -----------------------------------------------------------------------------
+
+    def tree(self, oid: str) -> dict[bytes, tuple[int, str]]:
+        if not oid:
+            return {}
+        data = self.need(oid, "tree")
+        out: dict[bytes, tuple[int, str]] = {}
+        at, size = 0, len(oid) // 2
+        while at < len(data):
+            space = data.index(b" ", at)
+            nul = data.index(b"\0", space)
+            out[data[space + 1:nul]] = (int(data[at:space], 8), data[nul + 1:nul + 1 + size].hex())
+            at = nul + 1 + size
+        return out
+
+    def changes(self, old: str, new: str, prefix: bytes = b"") -> list[Entry]:
+        """Every file that differs between two trees ("" is the empty tree)."""
+        if old == new:
+            return []
+        a, b = self.tree(old), self.tree(new)
+        out: list[Entry] = []
+        for name in sorted(a.keys() | b.keys()):
+            m0, o0 = a.get(name, (0, ""))
+            m1, o1 = b.get(name, (0, ""))
+            if (m0, o0) == (m1, o1):
+                continue
+            t0, t1 = (o0 if m0 == 0o40000 else ""), (o1 if m1 == 0o40000 else "")
+            if t0 or t1:
+                out += self.changes(t0, t1, prefix + name + b"/")
+            m0, o0 = (0, "") if t0 else (m0, o0)
+            m1, o1 = (0, "") if t1 else (m1, o1)
+            if m0 or m1:
+                out.append(Entry((prefix + name).decode("utf-8", "surrogateescape"), m0, o0, m1, o1))
+        return out
+
+    def lookup(self, tree: str, path: str) -> Optional[tuple[int, str]]:
+        """Mode and name of what stands at a path."""
+        here = (0o40000, tree)
+        for part in path.encode("utf-8", "surrogateescape").split(b"/"):
+            if here[0] != 0o40000:
+                return None
+            found = self.tree(here[1]).get(part)
+            if found is None:
+                return None
+            here = found
+        return here
+
+    # --- histories --------------------------------------------------------------------------
+
+    def range(self, spec: str) -> list[str]:
+        """Commits of A..B, oldest first; the list is proven to be whole."""
+        old, _, new = spec.partition("..")
+        old, new = old or "HEAD", new.lstrip(".") or "HEAD"
+        a, b = self.revision(old), self.revision(new)
+        out = self.run("rev-list", "--topo-order", "--reverse", "--boundary", b, f"^{a}", "--")
+        inside, edge = [], {a}
+        for word in out.decode("ascii", "replace").split():
+            if word.startswith("-"):
+                edge.add(word[1:])
+            elif HEX.fullmatch(word):
+                inside.append(word)
+            else:
+                raise GitError(f"git rev-list printed {word[:60]!r}", "run it by hand")
+        self.load_commits(inside)
+        known = set(inside) | edge
+        closed = all(p in known for c in inside for p in self.commit(c).parents)
+        if not closed or len(set(inside)) != len(inside) or (inside and inside[-1] != b):
+            raise GitError(f"git rev-list {spec} left commits out", "run git fsck")
+        if not inside and not self.ancestor(b, a):
+            raise GitError(f"git rev-list {spec} printed nothing, yet {new} is not in {old}", "run git fsck")
+        return inside
+
+    def ancestor(self, old: str, new: str) -> bool:
+        p = Process(self.argv("merge-base", "--is-ancestor", old, new))
+        drain(p)
+        return p.finish((0, 1)) == 0
+
+    def outside(self, oids: Iterable[str], tips: Sequence[str]) -> set[str]:
+        """Which of these commits are in the history of none of the tips."""
+        want = set(oids)
+        if not want or not tips:
+            return want
+        text = "\n".join([*sorted(want), *("^" + t for t in tips)]) + "\n"
+        seen: set[str] = set()
+        rest = b""
+        for piece in self.stream("rev-list", "--stdin", stdin=text.encode()):
+            lines = (rest + piece).split(b"\n")
+            rest = lines.pop()
+            seen.update(o for o in (line.decode("ascii", "replace") for line in lines) if o in want)
+        return seen
+
+    def tips(self, *patterns: str) -> list[str]:
+        out = self.run("for-each-ref", "--format=%(objectname) %(objecttype) %(*objectname) %(*objecttype)", *patterns)
+        tips = []
+        for line in out.decode().splitlines():
+            words = line.split()
+            if "commit" in words:
+                tips.append(words[words.index("commit") - 1])
+        return sorted(set(tips))
+
+    def merge_leftovers(self, merges: Sequence[str]) -> set[str]:
+        """Merges whose tree is not what merging the parents by machine gives."""
+        odd: set[str] = set()
+        last = ""
+        out = self.run("log", "--stdin", "--no-walk=unsorted", "--merges", "--remerge-diff",
+                       "--no-color", "--no-ext-diff", "--no-textconv", "--name-only", "--no-notes",
+                       "--format=%x01%H", stdin="".join(m + "\n" for m in merges).encode())
+        seen = []
+        for line in out.decode("utf-8", "surrogateescape").splitlines():
+            if line.startswith("\x01"):
+                last = line[1:]
+                seen.append(last)
+            elif line.strip():
+                odd.add(last)
+        if sorted(seen) != sorted(merges):
+            raise GitError("git log left merges out", "run git fsck")
+        return odd
+
+
+def drain(p: Process) -> bytes:
+    parts = []
+    while piece := p.read():
+        parts.append(piece)
+    return b"".join(parts)
+
+
+def parse_person(raw: bytes, encoding: str) -> tuple[Person, int, bool]:
+    m = re.fullmatch(rb"(.*?)\s*<([^>]*)>\s*(-?\d+)?.*", raw, re.S)
+    name, email, when = m.groups() if m else (raw, b"", b"0")
+    (n, ok1), (e, ok2) = decode(name, encoding), decode(email, encoding)
+    return Person(n.strip(), e.strip()), int(when or 0), ok1 and ok2
+
+
+def decode(raw: bytes, encoding: str) -> tuple[str, bool]:
+    try:
+        return raw.decode(encoding), True
+    except (UnicodeDecodeError, LookupError):
+        return raw.decode("utf-8", "replace"), False
+
+
+def parse_commit(oid: str, raw: bytes) -> Commit:
+    head, _, body = raw.partition(b"\n\n")
+    fields: dict[bytes, list[bytes]] = {}
+    for line in head.split(b"\n"):
+        key, _, value = line.partition(b" ")
+        if key:
+            fields.setdefault(key, []).append(value)
+    encoding = fields.get(b"encoding", [b"utf-8"])[0].decode("ascii", "replace")
+    author, _, ok1 = parse_person(fields.get(b"author", [b""])[0], encoding)
+    _, when, ok2 = parse_person(fields.get(b"committer", [b""])[0], encoding)
+    message, ok3 = decode(body, encoding)
+    return Commit(oid, fields[b"tree"][0].decode(), tuple(p.decode() for p in fields.get(b"parent", [])),
+                  author, when, message, ok1 and ok2 and ok3)
+
+
+def patch_ids(sources: Sequence[tuple[Git, Sequence[str]]]) -> dict[str, str]:
+    """Stable patch-id by commit, for commits of several repositories: one `git patch-id`."""
+    text = bytearray()
+    for git, oids in sources:
+        if oids:
+            text += git.run("diff-tree", "--stdin", "-p", "-U3", "--no-color", "--no-ext-diff", "--no-textconv",
+                            "--no-renames", "--full-index", "--diff-algorithm=myers", "--src-prefix=a/",
+                            "--dst-prefix=b/", stdin="".join(o + "\n" for o in oids).encode())
+    p = Process(["git", "patch-id", "--stable"], bytes(text))
+    out = drain(p)
+    p.finish()
+    ids = {}
+    for line in out.decode("ascii", "replace").splitlines():
+        pid, _, oid = line.partition(" ")
+        ids[oid.strip()] = pid
+    return ids

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Results as a table for people (terminal, plain, Markdown) and for programs (JSON, JUnit, TSV)."""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import unicodedata
+from dataclasses import dataclass, field
+from typing import Sequence
+from xml.sax.saxutils import escape, quoteattr
+
+GOOD, BAD, DOUBT, PLAIN = "good", "bad", "doubt", "plain"
+COLOURS = {GOOD: "\033[32m", BAD: "\033[1;31m", DOUBT: "\033[33m", PLAIN: ""}
+RESET = "\033[0m"
+FORMATS = ("table", "plain", "json", "markdown", "junit", "tsv")
+
+
+@dataclass
+class Finding:
+    level: str          # "error" or "warning"
+    kind: str
+    where: str          # the row it belongs to, "" for the whole run
+    text: str
+    remedy: str
+
+
+@dataclass
+class Cell:
+    text: str
+    mood: str = PLAIN
+
+
+@dataclass
+class Report:
+    title: str
+    columns: Sequence[str]
+    rows: list[list[Cell]] = field(default_factory=list)
+    data: list[dict[str, object]] = field(default_factory=list)     # a row each, for JSON
+    findings: list[Finding] = field(default_factory=list)
+    summary: str = ""
+
+    def errors(self) -> int:
+        return sum(f.level == "error" for f in self.findings)
+
+
+def clean(text: str) -> str:
+    """No control characters: what a commit says must not steer a terminal or break a line."""
+    return "".join(c if c.isprintable() else "?" for c in text.replace("\t", " "))
+
+
+def width(text: str) -> int:
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def fit(text: str, room: int) -> str:
+    """Cut to the room, or padded to it."""
+    if width(text) > room:
+        out = ""
+        for c in text:
+            if width(out + c) > room - 1:
+                break
+            out += c
+        text = out + "…"
+    return text + " " * (room - width(text))
+
+
+def table(report: Report, room: int, colour: bool) -> str:
+    """Columns fitted to the room: the widest gives way first."""
+    cells = [[clean(c.text) for c in row] for row in report.rows]
+    wide = [max([width(h), *(width(row[i]) for row in cells)]) for i, h in enumerate(report.columns)]
+    if room:
+        while sum(wide) + 3 * (len(wide) - 1) > room and max(wide) > 4:
+            wide[wide.index(max(wide))] -= 1
+    def line(texts: Sequence[str], moods: Sequence[str]) -> str:
+        parts = []
+        for i, (text, mood) in enumerate(zip(texts, moods)):
+            text = fit(text, wide[i])
+            parts.append(f"{COLOURS[mood]}{text}{RESET}" if colour and COLOURS[mood] else text)
+        return " | ".join(parts).rstrip()
+    out = [line(report.columns, [PLAIN] * len(wide)), "-+-".join("-" * w for w in wide)]
+    out += [line(texts, [c.mood for c in row]) for texts, row in zip(cells, report.rows)]
+    return "\n".join(out) + "\n"
+
+
+def findings_text(report: Report, colour: bool) -> str:
+    out = []
+    for f in sorted(report.findings, key=lambda f: f.level != "error"):
+        head = f.level
+        if colour:
+            head = COLOURS[BAD if f.level == "error" else DOUBT] + head + RESET
+        where = f"{clean(f.where)}: " if f.where else ""
+        out.append(f"{head}: {where}{clean(f.text)}; {clean(f.remedy)}" if f.remedy else f"{head}: {where}{clean(f.text)}")
+    return "".join(x + "\n" for x in out)
+
+
+def as_text(report: Report, room: int, colour: bool) -> str:
+    parts = [report.title, "\n\n"]
+    if report.rows:
+        parts.append(table(report, room, colour) + "\n")
+    parts.append(findings_text(report, colour))
+    if report.findings:
+        parts.append("\n")
+    parts.append(report.summary + "\n")
+    return "".join(parts)
+
+
+def as_json(report: Report) -> str:
+    return json.dumps({
+        "title": report.title, "summary": report.summary, "rows": report.data,
+        "findings": [vars(f) for f in report.findings],
+        "errors": report.errors(), "warnings": len(report.findings) - report.errors(),
+    }, indent=2, ensure_ascii=False) + "\n"
+
+
+def md(text: str) -> str:
+    for c in "\\`*_|<>[]#@~":
+        text = text.replace(c, "\\" + c if c not in "<>@" else {"<": "&lt;", ">": "&gt;", "@": "&#64;"}[c])
+    return text
+
+
+def as_markdown(report: Report) -> str:
+    sign = {GOOD: "✅ ", BAD: "❌ ", DOUBT: "⚠️ ", PLAIN: ""}
+    out = [f"### {md(clean(report.title))}", ""]
+    if report.rows:
+        out += ["| " + " | ".join(report.columns) + " |", "|" + " --- |" * len(report.columns)]
+        out += ["| " + " | ".join(sign[c.mood] + md(clean(c.text)) for c in row) + " |" for row in report.rows]
+        out.append("")
+    for f in sorted(report.findings, key=lambda f: f.level != "error"):
+        where = f"`{clean(f.where).replace('`', '')}`: " if f.where else ""
+        out.append(f"- **{f.level}**: {where}{md(clean(f.text))}. *{md(clean(f.remedy))}*")
+    if report.findings:
+        out.append("")
+    out.append(md(report.summary))
+    return "\n".join(out) + "\n"
+
+
+def as_junit(report: Report) -> str:
+    cases = []
+    failures = 0
+    own: dict[str, list[Finding]] = {}
+    for f in report.findings:
+        own.setdefault(f.where, []).append(f)
+
+    def case(name: str, found: Sequence[Finding]) -> None:
+        nonlocal failures
+        errors = [f for f in found if f.level == "error"]
+        failures += bool(errors)
+        body = ""
+        if errors:
+            text = "\n".join(f"{f.text}; {f.remedy}" for f in errors)
+            body += f"<failure type={attr(errors[0].kind)} message={attr(errors[0].text)}>{xml(text)}</failure>"
+        warn = "\n".join(f"{f.text}; {f.remedy}" for f in found if f.level != "error")
+        body += f"<system-out>{xml(warn)}</system-out>" if warn else ""
+        cases.append(f"<testcase classname={attr(report.columns[0])} name={attr(name)}>{body}</testcase>")
+
+    names = []
+    for row in report.rows:
+        name = row[0].text if row[0].text not in ("", "-") else row[1].text
+        names.append(row[0].text)
+        names.append(name)
+        case(f"{name} {row[1].text}" if name == row[0].text else name,
+             own.pop(row[0].text, []) + (own.pop(name, []) if name != row[0].text else []))
+    for where, found in own.items():
+        case(where or "the whole run", found)
+    return ('<?xml version="1.0" encoding="UTF-8"?>\n'
+            f'<testsuites><testsuite name={attr(report.title)} tests="{len(cases)}" failures="{failures}" errors="0">\n'
+            + "\n".join(cases) + "\n</testsuite></testsuites>\n")
+
+
+def xml(text: str) -> str:
+    return escape("\n".join(clean(t) for t in text.split("\n")))
+
+
+def attr(text: str) -> str:
+    return quoteattr(clean(text))
+
+
+def as_tsv(report: Report) -> str:
+    rows = [list(report.columns)] + [[clean(c.text) for c in row] for row in report.rows]
+    return "".join("\t".join(r) + "\n" for r in rows)
+
+
+def render(report: Report, form: str, colour: str, out: object = None) -> str:
+    tty = out is None and sys.stdout.isatty()
+    paint = colour == "always" or (colour == "auto" and tty and "NO_COLOR" not in os.environ
+                                   and os.environ.get("TERM") != "dumb")
+    if form == "json":
+        return as_json(report)
+    if form == "markdown":
+        return as_markdown(report)
+    if form == "junit":
+        return as_junit(report)
+    if form == "tsv":
+        return as_tsv(report)
+    if form == "plain":
+        return as_text(report, 0, False)
+    given = os.environ.get("COLUMNS", "")
+    room = shutil.get_terminal_size((0, 24)).columns if tty or given.isdigit() else 0
+    return as_text(report, room, paint)
+
+
+def progress(text: str) -> None:
+    """One redrawn line on a terminal, nothing in a log."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\033[K" + fit(text, min(width(text), shutil.get_terminal_size().columns - 1)) if text else "\r\033[K")
+        sys.stderr.flush()
