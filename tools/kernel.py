@@ -119,13 +119,13 @@ def _run(step: Stage, cmd: list[str], env: dict[str, str], log: Path, total: int
 
 
 def _configure(step: Stage, store: Store, obj: Path, wanted: str, log: Path) -> None:
+    lines = [line for line in wanted.splitlines() if re.match(r"CONFIG_|# CONFIG_.* is not set", line)]
     fragment = obj / "wanted.config"
-    fragment.write_text(wanted)
+    fragment.write_text("".join(line.split("  #")[0] + "\n" for line in lines))
     cmd, env = _make(store, obj, "allnoconfig")
     _run(step, cmd, env | {"KCONFIG_ALLCONFIG": str(fragment)}, log, 0)
     took = set((obj / ".config").read_text().splitlines())
-    lines = [line for line in wanted.splitlines() if re.match(r"CONFIG_|# CONFIG_.* is not set", line)]
-    missing = [line for line in lines if line not in took
+    missing = [line for line in lines if line not in took and not line.endswith("  # optional")
                and not (line.endswith("=n") and not any(had.startswith(line[:-1]) for had in took))]
     if missing:
         raise Err(f"{store.version()} does not take this configuration: {', '.join(missing)}",
