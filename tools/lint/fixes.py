@@ -1,3 +1,491 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""Upstream's fixes and reverts of what a branch carries, and that it lacks.
+
+The history is read once, by one `git log`; what matters of it is kept in a cache file, a record
+a line, to which later runs append.
+"""
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Iterable, Iterator, Optional, Sequence
+
+import message as msg
+from gitio import USAGE, Ambiguous, Err, Git, GitError, patch_ids
+from patches import Patch, of_commit
+from report import BAD, DOUBT, GOOD, PLAIN, Cell, Finding, Report, progress
+
+COLUMNS = ("Picked commit", "Fix", "Subject", "First release", "Status")
+FORMAT = "lint cache 2"
+FIX, REVERT, PARTIAL, PICK = "F", "R", "r", "P"
+TELLING = (b"ixes", b"IXES", b"evert", b"EVERT")
+TELLING_PICKS = (b"herry", b"HERRY", b"pstream", b"ackport", b"BACKPORT", b"rigin", b"ommit")
+
+
+# --- reading histories -----------------------------------------------------------------------------
+
+def read_history(git: Git, tips: Sequence[str], known: Sequence[str], picks: bool) -> Iterator[str]:
+    """Records of the commits reachable from the tips and not from `known`.
+
+    Every parent must have been printed too: a log that was cut short is an error.
+    """
+    stdin = "".join(f"{t}\n" for t in tips) + "".join(f"^{t}\n" for t in known)
+    seen: set[bytes] = set()
+    wanted: set[bytes] = set()
+    telling = TELLING + TELLING_PICKS if picks else TELLING
+    count = 0
+    for raw in git.records("log", "--stdin", "-z", "--boundary", "--no-color", "--no-notes", "--no-decorate",
+                           "--encoding=UTF-8", "--no-mailmap", "--format=%m%H %P%n%B", stdin=stdin.encode()):
+        head, _, body = raw.partition(b"\n")
+        words = head[1:].split()
+        try:
+            oids = [bytes.fromhex(w.decode("ascii")) for w in words]
+            if not oids or len({len(o) for o in oids} | {20, 32}) > 2:
+                raise ValueError
+        except ValueError:
+            raise GitError(f"git log printed a strange record: {head[:60]!r}", "run git fsck") from None
+        seen.add(oids[0])
+        if head[:1] == b"-":
+            continue
+        wanted.update(o for o in oids[1:] if o not in seen)
+        count += 1
+        if not count % 20000:
+            wanted -= seen
+            progress(f"reading the history: {count} commits")
+        for word in telling:
+            if word in body:
+                yield from records_of(words[0].decode(), body.decode("utf-8", "replace"), picks)
+                break
+    progress("")
+    wanted -= seen
+    if wanted or any(bytes.fromhex(t) not in seen for t in tips if t not in known and not known):
+        raise GitError("git log left commits out", "run git fsck, and again")
+
+
+def records_of(oid: str, text: str, picks: bool) -> Iterator[str]:
+    title = msg.subject_of(text)
+    for target, quoted in msg.fixed(text):
+        yield record(FIX, oid, target, quoted, title)
+    for target, part in msg.reverted(text):
+        m = msg.REVERT.match(title)
+        yield record(PARTIAL if part else REVERT, oid, target, m["subject"] if m else "", title)
+    if picks:
+        for o in msg.origins(text):
+            if o.hash:
+                yield record(PICK, oid, o.hash, "", title)
+
+
+def record(*fields: str) -> str:
+    return "\t".join(re.sub(r"[\t\n\r\0\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", " ", f) for f in fields) + "\n"
+
+
+class Cache:
+    """A file of blocks: records, then a line that seals them and names the tips they reach up to."""
+
+    def __init__(self, git: Git, picks: bool):
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smmuv3-kdump" / "lint"
+        self.git, self.picks = git, picks
+        self.head = f"{FORMAT}\t{'picks' if picks else 'fixes'}\t{git.gitdir}\n".encode("utf-8", "surrogateescape")
+        self.path = base / (hashlib.sha256(self.head).hexdigest()[:24] + ".tsv")
+
+    def history(self, tips: Sequence[str]) -> bytes:
+        """All records up to the tips; reads only what the file lacks."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a+b") as f:
+                fcntl.flock(f, fcntl.LOCK_EX)
+                return self.update(f, tips)
+        except OSError as e:
+            raise Err(f"{self.path}: {e.strerror}", "make the cache directory writable, or set XDG_CACHE_HOME") from None
+
+    def update(self, f: IO[bytes], tips: Sequence[str]) -> bytes:
+        f.seek(0)
+        data = f.read()
+        good = self.sealed(data)
+        done: list[str] = []
+        if good is not None:
+            end, done = good
+            data = data[:end]
+            f.truncate(end)             # an append that was killed half-way
+            if set(tips) == set(done):
+                return data
+            if self.rewritten(done, tips):
+                good = None
+        if good is None:
+            data, done = self.head, []
+            f.truncate(0)
+        # the memory holds the new records only once they are complete
+        new = "".join(read_history(self.git, tips, done, self.picks)).encode("utf-8", "replace")
+        block = new + b"=\t%08x\t" % zlib.crc32(new) + " ".join(sorted(tips)).encode() + b"\n"
+        f.write((self.head if not done else b"") + block)
+        f.flush()
+        return data + block
+
+    def sealed(self, data: bytes) -> Optional[tuple[int, list[str]]]:
+        """End of the last whole block and its tips; None when the file is of no use."""
+        if not data.startswith(self.head):
+            return None
+        start = len(self.head)
+        found: Optional[tuple[int, list[str]]] = None
+        while (at := data.find(b"\n=\t", start - 1)) >= 0:
+            at += 1
+            end = data.find(b"\n", at)
+            if end < 0:
+                break
+            words = data[at:end].split(b"\t")
+            if len(words) != 3 or words[1] != b"%08x" % zlib.crc32(data[start:at]):
+                return None
+            found = (end + 1, words[2].decode("ascii", "replace").split())
+            start = end + 1
+        return found
+
+    def rewritten(self, done: Sequence[str], tips: Sequence[str]) -> bool:
+        """Whether commits that were read are no longer in the history."""
+        if any(o is None for o in self.git.fetch(list(done))):
+            return True
+        return bool(self.git.outside(done, tips))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Commit `oid` says that it fixes or reverts `target`."""
+    kind: str
+    oid: str
+    target: str
+    quoted: str
+    title: str
+
+
+class Claims:
+    def __init__(self, data: bytes):
+        self.text = data.decode("utf-8", "replace").split("\n")
+        self.by_hash: dict[str, list[int]] = {}
+        self.by_subject: dict[int, list[int]] = {}
+        for n, row in enumerate(self.text):
+            if row[:2] in ("F\t", "R\t", "r\t"):
+                fields = row.split("\t", 4)
+                self.by_hash.setdefault(fields[2][:7], []).append(n)
+                if fields[3]:
+                    self.by_subject.setdefault(hash(fields[3]), []).append(n)
+
+    def claim(self, n: int) -> Claim:
+        return Claim(*(self.text[n].split("\t") + [""] * 5)[:5])
+
+    def on(self, oid: str, subject: str) -> Iterator[Claim]:
+        for n in self.by_hash.get(oid[:7], ()):
+            c = self.claim(n)
+            if oid.startswith(c.target) and c.oid != oid:
+                yield c
+        for n in self.by_subject.get(hash(subject), ()):
+            c = self.claim(n)
+            if c.quoted == subject and not oid.startswith(c.target) and c.oid != oid:
+                yield c
+
+
+# --- the search -------------------------------------------------------------------------------------
+
+@dataclass
+class Missing:
+    root: str               # upstream commit that the branch carries
+    claim: Claim
+    via: str                # what the claim is about: the root, or a fix of it
+    status: str
+    counts: bool = False    # a finding
+    release: str = ""
+
+
+class Ignored:
+    """`HASH YYYY-MM-DD REASON`, a line each."""
+
+    def __init__(self, path: Optional[str]):
+        self.entries: dict[str, tuple[str, str]] = {}
+        self.used: set[str] = set()
+        if not path:
+            return
+        try:
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as e:
+            raise Err(f"{path}: {e}", "name a readable ignore list", USAGE) from None
+        for n, text in enumerate(lines, 1):
+            if not text.strip() or text.lstrip().startswith("#"):
+                continue
+            m = re.fullmatch(r"\s*([0-9a-f]{7,64})\s+(\d{4}-\d\d-\d\d)\s+(\S.*?)\s*", text)
+            if not m:
+                raise Err(f"{path}:{n}: not of the form HASH YYYY-MM-DD REASON", "give each entry a date and a reason", USAGE)
+            self.entries[m[1]] = (m[2], m[3])
+
+    def find(self, oid: str) -> Optional[str]:
+        for prefix, (day, reason) in self.entries.items():
+            if oid.startswith(prefix):
+                self.used.add(prefix)
+                return f"ignored {day}: {reason}"
+        return None
+
+
 class Fixes:
-    pass
+    def __init__(self, git: Git, reference: Optional[Git], mainline: Sequence[str], ignore: Optional[str]):
+        self.git = git
+        self.reference = reference or git
+        self.alone = reference is None or reference.gitdir == git.gitdir
+        self.mainline = mainline
+        self.ignored = Ignored(ignore)
+        self.findings: list[Finding] = []
+        self.local: list[Patch] = []
+        self.carried: dict[str, Patch] = {}         # upstream commit -> the local one
+        self.claims = Claims(b"")
+        self.have: dict[str, str] = {}              # upstream commit -> how the branch has it
+        self.picks: dict[str, list[tuple[str, str]]] = {}
+        self.resolved: dict[str, Optional[str]] = {}
+
+    def run(self, spec: str, everything: bool) -> Report:
+        oids = self.git.range(spec)
+        self.local = [of_commit(self.git, o) for o in oids]
+        tips = self.reference.mainline_tips(self.mainline, self.alone, tags=False)
+        if not tips:
+            raise Err(f"{self.reference.path} has no commits", "name a repository with upstream's history", USAGE)
+        self.claims = Claims(Cache(self.reference, False).history(tips))
+        self.find_carried()
+        self.find_present(oids)
+        found = self.search()
+        self.equal_patches([f for f in found if f.status == "missing"])
+        self.judge(found)
+        self.name_releases(found)
+        return self.report(spec, found, everything)
+
+    def error(self, kind: str, where: str, text: str, remedy: str, level: str = "error") -> None:
+        self.findings.append(Finding(level, kind, where, text, remedy))
+
+    def find_carried(self) -> None:
+        """What the branch carries in the end: picks, less what it reverted again."""
+        picks: dict[str, list[str]] = {}            # local commit -> upstream commits
+        undone: dict[str, tuple[str, list[str]]] = {}
+        nameless = 0
+        for p in self.local:
+            assert p.commit
+            named = [o.hash for o in msg.origins(p.message) if o.hash]
+            mine = []
+            for h in named:
+                try:
+                    oid = self.reference.resolve(h)
+                except Ambiguous:
+                    oid = None
+                if oid is None:
+                    self.error("unresolved", f"{p.name} {p.subject}", f"{self.reference.path} has no single commit {h}",
+                               "no fixes of it can be looked for: name it in full, or fetch it")
+                else:
+                    mine.append(oid)
+            local_only = msg.SAUCE.match(p.subject) or msg.UBUNTU.match(p.subject) or msg.REVERT.match(p.subject)
+            nameless += not named and not local_only and len(p.commit.parents) < 2
+            picks[p.commit.oid] = mine
+            for h, part in msg.reverted(p.message):
+                if part:
+                    continue
+                for target in [c for c in picks if c.startswith(h) or any(u.startswith(h) for u in picks[c])]:
+                    if target == p.commit.oid:
+                        continue
+                    undone[p.commit.oid] = (target, picks[target])
+                    picks[target] = []
+                    if target in undone:            # a revert of a revert
+                        first, old = undone.pop(target)
+                        picks[first] = old
+        for p in self.local:
+            assert p.commit
+            for oid in picks[p.commit.oid]:
+                self.carried.setdefault(oid, p)
+        if nameless:
+            self.error("nameless", "", f"{nameless} commits name no upstream commit: no fixes of them were looked for",
+                       "name where they come from, or mark them SAUCE", "warning")
+
+    def find_present(self, oids: Sequence[str]) -> None:
+        """Which upstream commits the branch's history names, inside the range and below it."""
+        if not oids:
+            return
+        tips = self.reference.mainline_tips(self.mainline, self.alone, tags=False)
+        known = [] if self.alone else [t for t, got in zip(tips, self.git.fetch(tips)) if got]
+        if self.alone:
+            given = self.mainline and [self.reference.revision(r) for r in self.mainline]
+            known = list(given or [])
+        text = "".join(read_history(self.git, [oids[-1]], known, True)) if known else \
+            Cache(self.git, True).history([oids[-1]]).decode("utf-8", "replace")
+        for row in text.split("\n"):
+            if row.startswith("P\t"):
+                _, local, target, _, title = (row.split("\t") + [""] * 5)[:5]
+                self.picks.setdefault(target[:7], []).append((target, local))
+
+    def present(self, oid: str, subject: str) -> Optional[str]:
+        """How the branch has an upstream commit."""
+        if oid in self.carried:
+            return f"present as {self.carried[oid].name}"
+        for target, local in self.picks.get(oid[:7], ()):
+            if oid.startswith(target) and self.meant(target, oid, subject, ""):
+                return f"present as {local[:12]}"
+        for p in self.local:
+            for _, note in msg.notes(p.message):
+                if msg.first_hash_in(note, oid):
+                    return f"squashed into {p.name}"
+        return None
+
+    def meant(self, prefix: str, oid: str, subject: str, quoted: str) -> bool:
+        """Whether an abbreviation stands for this commit; collisions are told apart by subject."""
+        if prefix == oid:
+            return True
+        if prefix not in self.resolved:
+            try:
+                self.resolved[prefix] = self.reference.resolve(prefix)
+            except Ambiguous:
+                self.resolved[prefix] = "ambiguous"
+        if self.resolved[prefix] == "ambiguous":
+            return not quoted or alike(quoted, subject)
+        return self.resolved[prefix] == oid
+
+    def search(self) -> list[Missing]:
+        found: dict[str, Missing] = {}
+        queue = [(oid, oid) for oid in self.carried]
+        seen = set(self.carried)
+        self.reference.load_commits(self.carried)
+        while queue:
+            oid, root = queue.pop(0)
+            subject = msg.subject_of(self.reference.commit(oid).message)
+            for c in self.claims.on(oid, subject):
+                if c.oid in found or c.oid in self.carried and c.kind == FIX and c.oid in seen and c.oid in found:
+                    continue
+                if oid.startswith(c.target):
+                    if not self.meant(c.target, oid, subject, c.quoted):
+                        continue
+                elif self.known(c.target):          # the quoted subject alone, of a hash that nobody has
+                    continue
+                how = self.present(c.oid, c.title)
+                m = Missing(root, c, oid, how or "missing")
+                found[c.oid] = m
+                if not how and (why := self.ignored.find(c.oid)):
+                    m.status = why
+                    continue
+                if c.oid not in seen:
+                    seen.add(c.oid)
+                    queue.append((c.oid, root))
+        return list(found.values())
+
+    def known(self, prefix: str) -> bool:
+        if prefix not in self.resolved:
+            try:
+                self.resolved[prefix] = self.reference.resolve(prefix)
+            except Ambiguous:
+                self.resolved[prefix] = "ambiguous"
+        return self.resolved[prefix] is not None
+
+    def equal_patches(self, found: Sequence[Missing]) -> None:
+        """A missing fix that the branch has by content, or in its very history."""
+        if not found:
+            return
+        oids = [f.claim.oid for f in found]
+        here = [o for o, got in zip(oids, self.git.fetch(oids)) if got]
+        last = self.local[-1].commit
+        assert last
+        inside = set(here) - self.git.outside(here, [last.oid])
+        own = [p.commit.oid for p in self.local if p.commit and len(p.commit.parents) < 2]
+        ids = patch_ids([(self.reference, oids), (self.git, own)])
+        local_ids = {ids[o]: o for o in own if o in ids}
+        for f in found:
+            if f.claim.oid in inside:
+                f.status = "present in its history"
+            elif ids.get(f.claim.oid) in local_ids and ids.get(f.claim.oid):
+                f.status = f"present as {local_ids[ids[f.claim.oid]][:12]} (equal patch-id)"
+
+    def judge(self, found: Sequence[Missing]) -> None:
+        """Of the missing ones: drop what upstream itself took back."""
+        state = {f.claim.oid: f for f in found}
+        undo: dict[str, list[Missing]] = {}
+        for f in found:
+            if f.claim.kind == REVERT:
+                undo.setdefault(f.via, []).append(f)
+
+        def live(oid: str, depth: int = 0) -> bool:
+            """Missing, and in force upstream."""
+            f = state[oid]
+            return f.status == "missing" and (depth > 50 or not any(live(r.claim.oid, depth + 1) for r in undo.get(oid, ())))
+
+        dead = {oid: next((r.claim.oid for r in undo.get(oid, ()) if live(r.claim.oid)), "")
+                for oid, f in state.items() if f.status == "missing" and not live(oid)}
+        for oid, by in dead.items():
+            state[oid].status = f"reverted upstream by {by[:12]}"
+        changed = True
+        while changed:                  # what only concerns a dead or unneeded commit is not needed either
+            changed = False
+            for f in found:
+                about = state.get(f.via)
+                if f.status == "missing" and about and about.status.startswith(("reverted", "not needed")):
+                    f.status = "not needed: what it concerns was reverted"
+                    changed = True
+        for f in found:
+            if f.status == "missing":
+                f.counts = True
+                if f.claim.kind != FIX:
+                    f.status = "missing (partial revert)" if f.claim.kind == PARTIAL else "missing (revert)"
+                if f.via != f.root:
+                    f.status += f", via {f.via[:12]}"
+
+    def name_releases(self, found: Sequence[Missing]) -> None:
+        """The first tag that has each fix: one `git name-rev`, remembered while the tags stay."""
+        if not found:
+            return
+        tags = self.reference.run("for-each-ref", "--format=%(objectname) %(refname)", "refs/tags")
+        stamp = hashlib.sha256(tags).hexdigest()[:16]
+        path = Cache(self.reference, False).path.with_suffix(".releases")
+        names: dict[str, str] = {}
+        try:
+            lines = path.read_text().splitlines()
+            if lines and lines[0] == stamp and lines[-1] == "end":
+                names = dict(x.split(" ", 1) for x in lines[1:-1] if " " in x)
+        except (OSError, UnicodeDecodeError, ValueError):
+            pass
+        ask = [f.claim.oid for f in found if f.claim.oid not in names]
+        if ask:
+            names.update({o: "not released" for o in ask})
+            if tags:
+                out = self.reference.run("name-rev", "--annotate-stdin", "--refs=refs/tags/*",
+                                         stdin="".join(o + "\n" for o in ask).encode())
+                for text in out.decode("utf-8", "replace").splitlines():
+                    if m := re.match(r"([0-9a-f]{40,64}) \((?:tags/)?([^~^)]+)", text):
+                        names[m[1]] = m[2]
+            try:
+                part = path.with_suffix(f".{os.getpid()}")
+                part.write_text("\n".join([stamp, *(f"{k} {v}" for k, v in names.items()), "end"]) + "\n")
+                part.replace(path)
+            except OSError:
+                pass                    # only a memory
+        for f in found:
+            f.release = names[f.claim.oid]
+
+    def report(self, spec: str, found: Sequence[Missing], everything: bool) -> Report:
+        out = Report(f"Missing fixes of {spec}", COLUMNS, findings=self.findings)
+        shown = [f for f in found if everything or not f.status.startswith("present")]
+        for f in sorted(shown, key=lambda f: not f.counts):
+            p = self.carried[f.root]
+            out.rows.append([Cell(f"{p.name} ({f.root[:12]})"), Cell(f.claim.oid[:12]), Cell(f.claim.title), Cell(f.release),
+                             Cell(f.status, BAD if f.counts else GOOD if f.status.startswith(("present", "squashed")) else DOUBT)])
+            out.data.append({"local": p.key(), "picked": f.root, "fix": f.claim.oid, "subject": f.claim.title, "about": f.via,
+                             "release": f.release, "status": f.status, "missing": f.counts})
+            if f.counts:
+                verb = "fixes" if f.claim.kind == FIX else "reverts"
+                out.findings.append(Finding("error", "missing-fix", f"{p.name} ({f.root[:12]})",
+                                            f"{f.claim.oid[:12]} ({f.claim.title}) {verb} {f.via[:12]}, and the branch lacks it",
+                                            "backport it, or put it on the ignore list with a date and a reason"))
+        for prefix, (day, reason) in self.ignored.entries.items():
+            if prefix not in self.ignored.used:
+                out.findings.append(Finding("warning", "stale-ignore", prefix, f"ignored since {day} ({reason}), but it is no missing fix of this branch",
+                                            "remove it from the ignore list"))
+        missing = sum(f.counts for f in found)
+        out.summary = (f"{len(self.carried)} upstream commits carried, {len(found)} fixes and reverts of them upstream: "
+                       f"{missing} missing, {sum(f.status.startswith(('present', 'squashed')) for f in found)} present")
+        return out
+
+
+def alike(a: str, b: str) -> bool:
+    """The same subject, however it was cut or cased."""
+    x, y = (re.sub(r"\W+", " ", t).casefold().strip() for t in (a, b))
+    return bool(x) and bool(y) and (x == y or (min(len(x), len(y)) >= 16 and (x.startswith(y) or y.startswith(x))))

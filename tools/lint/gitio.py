@@ -485,6 +485,20 @@ class Git:
                 tips.append(words[words.index("commit") - 1])
         return sorted(set(tips))
 
+    def mainline_tips(self, given: Sequence[str], alone: bool, tags: bool) -> list[str]:
+        """What counts as merged upstream; `alone`: the branch lives in this repository too."""
+        if given:
+            return sorted({self.revision(r) for r in given})
+        if alone:
+            return self.tips()
+        usual = ["refs/heads/master", "refs/heads/main", "refs/remotes/*/HEAD", "refs/remotes/*/master", "refs/remotes/*/main"]
+        tips = set(self.tips(*usual, *(["refs/tags/v*"] if tags else [])))
+        try:
+            tips.add(self.revision("HEAD"))
+        except Err:
+            pass
+        return sorted(tips) or self.tips()
+
     def merge_leftovers(self, merges: Sequence[str]) -> set[str]:
         """Merges whose tree is not what merging the parents by machine gives."""
         odd: set[str] = set()

@@ -214,7 +214,8 @@ class Lint:
             return
         mine = {p.commit.oid for p in self.local if p.commit}
         given = {p.commit.oid for s in self.series for p in s.patches if p.commit}
-        unmerged = self.reference.outside([o for o in asked if o not in given], self.upstream_tips())
+        unmerged = self.reference.outside([o for o in asked if o not in given],
+                                          self.reference.mainline_tips(self.mainline, not self.own_reference, tags=True))
         for oid in asked:
             for row in asked[oid]:
                 if oid in unmerged and oid not in mine:
@@ -223,21 +224,6 @@ class Lint:
                 elif oid in mine and not self.own_reference:
                     row.up, row.named = None, oid[:12]
                     self.unresolved(row, f"{oid[:12]} is a commit of this very branch")
-
-    def upstream_tips(self) -> list[str]:
-        assert self.reference
-        if self.mainline:
-            return [self.reference.revision(r) for r in self.mainline]
-        if not self.own_reference:
-            return self.reference.tips()
-        usual = ["refs/heads/master", "refs/heads/main", "refs/remotes/*/HEAD", "refs/remotes/*/master",
-                 "refs/remotes/*/main", "refs/tags/v*"]
-        tips = set(self.reference.tips(*usual))
-        try:
-            tips.add(self.reference.revision("HEAD"))
-        except Err:
-            pass
-        return sorted(tips) or self.reference.tips()
 
     def pair(self, row: Row, chosen: Sequence[Series]) -> None:
         p = row.local
