@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Shared by the test driver of the SMMUv3 kdump adoption project and by what
+ * runs around it. Plain C, no other header: programs include it too.
+ */
+#ifndef _LINUX_SMMU_KDUMP_TEST_H
+#define _LINUX_SMMU_KDUMP_TEST_H
+
+/* Longest time that the crash kernel can be held, in milliseconds */
+#define SMMU_KDUMP_TEST_MAX_DELAY_MS	60000
+
+#endif /* _LINUX_SMMU_KDUMP_TEST_H */
