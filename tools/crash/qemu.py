@@ -26,9 +26,10 @@ from pathlib import Path
 from common import Err
 
 READ_SIZE = 128 << 10           # as in guest/init.c
-BLOCKS = 256                    # of the slow disk; the guest reads the first of them
+BLOCKS = 64                     # of the slow disk at least; the guest reads the first of them
 FRAME_MAGIC = b"SMMUFRAM"
 FRAME_SIZE = 512
+ETH_SIZE = 14
 FRAME_HEAD = struct.Struct("<8sII")     # magic, nonce, sequence number
 DUMP_DISK = 2 << 30             # sparse; holds the memory of the machine
 TRACE = "trace.log"
@@ -68,7 +69,7 @@ def expected_block(nonce: int, index: int) -> bytes:
 def frame(nonce: int, number: int) -> bytes:
     """An Ethernet broadcast of the local experimental type, numbered, with a checksum."""
     body = FRAME_HEAD.pack(FRAME_MAGIC, nonce, number)
-    body += bytes((number + i) & 0xff for i in range(FRAME_SIZE - 14 - len(body) - 4))
+    body += bytes((number + i) & 0xff for i in range(FRAME_SIZE - ETH_SIZE - len(body) - 4))
     return (b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x88\xb5" + body
             + struct.pack("<I", zlib.crc32(body)))
 
@@ -85,6 +86,8 @@ class Sender(threading.Thread):
 
     def run(self) -> None:
         self.sock.settimeout(0.2)
+        # Room for few frames, so that few can be under way when the card stops.
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2304)
         due = time.monotonic()
         while not self.stop.is_set():
             data = frame(self.nonce, len(self.sent))
@@ -123,7 +126,6 @@ class Run:
 
 
 def command(qemu: list[str], image: Path, initrd: Path, scenario: Scenario) -> list[str]:
-    nvme = "throttling.iops-read"
     return [
         *qemu, "-M", "virt,iommu=smmuv3,gic-version=3,its=on", "-cpu", "cortex-a57",
         "-smp", "2", "-m", scenario.memory, "-nodefaults", "-display", "none",
@@ -133,12 +135,14 @@ def command(qemu: list[str], image: Path, initrd: Path, scenario: Scenario) -> l
         "-netdev", "dgram,id=n0,local.type=unix,local.path=nic.sock,"
                    "remote.type=unix,remote.path=host.sock",
         "-device", "e1000e,netdev=n0,addr=1,romfile=",
-        "-drive", f"file=slow.raw,if=none,id=d0,format=raw,cache=none,{nvme}={scenario.read_iops}",
+        "-drive", "file=slow.raw,if=none,id=d0,format=raw,cache=none,"
+                  f"throttling.iops-read={scenario.read_iops}",
         "-device", "nvme,drive=d0,serial=slow,addr=2",
         "-drive", "file=vmcore,if=none,id=d1,format=raw,cache=unsafe",
         "-device", "nvme,drive=d1,serial=dump,addr=3",
         "-chardev", "socket,id=verdict,path=verdict.sock,server=on,wait=off",
-        "-device", os.environ.get("VSER","virtio-serial-device"), "-device", "virtserialport,chardev=verdict,name=verdict",
+        "-global", "virtio-mmio.force-legacy=false", "-device", "virtio-serial-device",
+        "-device", "virtserialport,chardev=verdict,name=verdict",
     ]
 
 
@@ -177,7 +181,7 @@ def boot(directory: Path, argv: list[str], scenario: Scenario,
     """Run the machine to its end. What QEMU itself refuses is an Err."""
     run = Run(directory, random.getrandbits(31) | 1)
     with open(directory / "slow.raw", "wb") as disk:
-        for index in range(BLOCKS):
+        for index in range(max(BLOCKS, scenario.reads)):
             disk.write(expected_block(run.nonce, index))
     with open(directory / "vmcore", "wb") as disk:
         disk.truncate(DUMP_DISK)

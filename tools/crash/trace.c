@@ -81,8 +81,9 @@ struct stream {
 	uint32_t sid;
 	char region[MAX_NAME];		/* QEMU's name of its memory region */
 	uint64_t counts[PHASES][COUNTS];
-	uint64_t completions;		/* writes elsewhere than to the doorbell, panic to take-over */
-	uint64_t first_dma, last_dma;	/* panic to take-over, whatever became of it */
+	uint64_t completions;		/* completion entries of an NVMe disk, panic to take-over */
+	uint64_t first_dma, last_dma;	/* of the crashed kernel, after the panic */
+	bool own;			/* the crash kernel has used it */
 	uint64_t take_over;
 	bool has_example;		/* of a misdirected translation */
 	uint64_t example_time, example_iova, example_addr;
@@ -286,9 +287,14 @@ static bool in_crash_memory(uint64_t addr)
 	return false;
 }
 
-static void note_dma(struct stream *s, enum phase phase)
+/*
+ * DMA for the crashed kernel: until the take-over, and what fails after it until
+ * the first that succeeds, which is the crash kernel's own.
+ */
+static void note_dma(struct stream *s, enum phase phase, bool success)
 {
-	if (phase != WINDOW && phase != ADOPTED)
+	s->own |= phase == TAKEN && success;
+	if (phase == BEFORE || phase == END || s->own)
 		return;
 	if (!s->first_dma)
 		s->first_dma = now;
@@ -311,12 +317,17 @@ static void translated(struct stream *s, const char *text, const char *end)
 	bool own;
 
 	s->counts[phase][TRANSLATED]++;
-	note_dma(s, phase);
+	note_dma(s, phase, true);
 	if (PAGE(addr) == PAGE(doorbell)) {
 		s->counts[phase][DOORBELLS]++;
 		return;
 	}
-	if ((phase == WINDOW || phase == ADOPTED) && need(text, end, "perm") & 2)
+	/*
+	 * What an NVMe controller still does once the CPU is silent: completion
+	 * entries, 16 bytes each, and the completion queue's shadow doorbells, which
+	 * lie at odd multiples of 4.
+	 */
+	if ((phase == WINDOW || phase == ADOPTED) && !(need(text, end, "iova") % 16))
 		s->completions++;
 	own = in_crash_memory(addr);
 	if (phase == BEFORE || phase == END || own == (phase == TAKEN))
@@ -335,7 +346,7 @@ static void count(struct stream *s, enum count which)
 	enum phase phase = phase_of(s);
 
 	s->counts[phase][which]++;
-	note_dma(s, phase);
+	note_dma(s, phase, false);
 }
 
 static void take_over(struct stream *s)

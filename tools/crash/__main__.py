@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""make crash-test: crash the unpatched and the patched kernel, judge both, print one table.
+
+Exit codes: 0 PASS, 1 FAIL, 2 usage, 3 environment, 4 INVALID (nothing was proved),
+5 LOST (the virtual machine died), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import archive                                                      # noqa: E402
+import common                                                       # noqa: E402
+import config                                                       # noqa: E402
+import deps                                                         # noqa: E402
+import guest                                                        # noqa: E402
+import judge                                                        # noqa: E402
+import kernel                                                       # noqa: E402
+import qemu                                                         # noqa: E402
+import report                                                       # noqa: E402
+from common import Err, cache_dir, run, stage                       # noqa: E402
+
+KEEP = 5                        # runs of one base that are kept
+MIN_QEMU = (10, 0)              # the first that models GBPA
+# What of the newer QEMU is unpacked; its libraries are those that the system's QEMU needs.
+QEMU_PACKAGES = ("qemu-system-arm", "qemu-system-data", "qemu-system-common")
+VERDICTS = {"PASS": common.PASS, "FAIL": common.FAIL, "INVALID": common.INVALID, "LOST": common.LOST}
+
+
+def version(command: list[str]) -> tuple[int, ...]:
+    said = run([*command, "--version"]).stdout
+    match = re.search(r"version (\d+)\.(\d+)\.(\d+)", said)
+    if not match:
+        raise Err(f"{command[0]} does not tell its version: {said.strip()[:80]}")
+    return tuple(map(int, match.groups()))
+
+
+def find_qemu() -> tuple[list[str], str]:
+    """The system's QEMU if it models GBPA, else a newer one of the backports suite."""
+    deps.need("qemu")
+    own = version(["qemu-system-aarch64"])
+    if own >= MIN_QEMU:
+        return ["qemu-system-aarch64"], "QEMU " + ".".join(map(str, own))
+    suite = platform.freedesktop_os_release()["VERSION_CODENAME"] + "-backports"
+    trees = [archive.unpack(archive.fetch(name, arch=archive.native(), suites=[suite]))
+             for name in QEMU_PACKAGES]
+    # One directory with the files of all, as the packages refer to each other.
+    key = hashlib.sha256(" ".join(tree.name for tree in trees).encode()).hexdigest()[:16]
+    top = cache_dir("crash", "tools") / f"qemu-{key}"
+    if not top.is_dir():
+        partial = top.with_name(f".{top.name}.{os.getpid()}")
+        for tree in trees:
+            shutil.copytree(tree, partial, symlinks=True, dirs_exist_ok=True)
+        partial.rename(top)
+    command = [str(top / "usr/bin/qemu-system-aarch64"), "-L", str(top / "usr/share/qemu")]
+    found = version(command)
+    if found < MIN_QEMU:
+        raise Err(f"{suite} has QEMU {'.'.join(map(str, found))}, and GBPA needs 10.0",
+                  "install a QEMU that is newer")
+    return command, "QEMU " + ".".join(map(str, found))
+
+
+def trace_reader() -> Path:
+    """trace.c, compiled once for each of its contents."""
+    source = HERE / "trace.c"
+    key = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    binary = cache_dir("crash", "tools") / f"trace-{key}"
+    if not binary.exists():
+        partial = binary.with_name(f".{binary.name}.{os.getpid()}")
+        run(["gcc", "-O2", "-Wall", "-o", partial, source])
+        partial.rename(binary)
+    return binary
+
+
+def directory(base: str) -> Path:
+    """A new directory for this run; the oldest of the others go."""
+    top = cache_dir("crash", base)
+    old = sorted(path for path in top.iterdir() if re.match(r"\d{8}-\d{6}", path.name))
+    for path in old[:max(len(old) - KEEP + 1, 0)]:
+        shutil.rmtree(path)
+    new = top / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    new.mkdir()
+    latest = top / "latest"
+    latest.unlink(missing_ok=True)
+    latest.symlink_to(new.name)
+    return new
+
+
+def scenario(conf: config.Config) -> qemu.Scenario:
+    rate = int(conf["CRASH_READ_IOPS"])
+    delay = int(conf["CRASH_DELAY_MS"])
+    # Reads for as long as the crash kernel takes to come to its disks, but not much longer:
+    # what is left over holds up its own first reads.
+    reads = min(max(rate * (2000 + delay) // 1000, 4), 256)
+    return qemu.Scenario(frame_rate=int(conf["CRASH_FRAME_RATE"]), read_iops=rate, reads=reads,
+                         delay_ms=delay, timeout=int(conf["CRASH_TIMEOUT_S"]),
+                         first_cmdline=str(conf["CRASH_CMDLINE_FIRST"]),
+                         crash_cmdline=str(conf["CRASH_CMDLINE_CRASH"]))
+
+
+def control(unpatched: judge.Judgement) -> judge.Rule:
+    """Rule 8: a test that the unpatched kernel survives is broken."""
+    rule = unpatched.rule(2)
+    if rule and rule.status == judge.FAIL:
+        return judge.Rule(8, "the control fails", judge.PASS, "the unpatched kernel fails rule 2")
+    what = f"the unpatched run was {unpatched.verdict}: {unpatched.why}" if not rule else \
+        "the unpatched kernel does not fail rule 2"
+    return judge.Rule(8, "the control fails", judge.INVALID, f"{what}; this test is broken")
+
+
+def overall(runs: dict[str, judge.Judgement], rule: judge.Rule) -> tuple[str, str]:
+    patched = runs["patched"]
+    if patched.verdict == "PASS" and rule.status != judge.PASS:
+        return "INVALID", rule.detail
+    return patched.verdict, f"the patched kernel: {patched.why}" if patched.why else ""
+
+
+def crash_test() -> int:
+    conf = config.load()
+    base = conf.base
+    deps.need("vmcore", "kernel")
+    command, name = find_qemu()
+    reader = trace_reader()
+    setup = scenario(conf)
+    runs = {}
+    top = directory(base)
+    for which in ("unpatched", "patched"):
+        built = kernel.build(base, which == "patched")
+        initrd = guest.initrd(built.image)
+        with stage(f"crashing {base} {which}") as step:
+            argv = qemu.command(command, built.image, initrd, setup)
+            (top / which).mkdir()
+            ran = qemu.boot(top / which, argv, setup, step.update)
+        with stage(f"judging {base} {which}"):
+            runs[which] = judge.judge_run(ran, reader)
+    rule = control(runs["unpatched"])
+    verdict, why = overall(runs, rule)
+    report.write(report.Report(base, name, setup, runs, rule, verdict, why, common.STAGES), top)
+    return VERDICTS[verdict]
+
+
+if __name__ == "__main__":
+    common.main(crash_test)
