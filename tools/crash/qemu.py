@@ -9,6 +9,7 @@ channel are Unix sockets in that directory.
 from __future__ import annotations
 
 import array
+import fcntl
 import os
 import random
 import select
@@ -16,6 +17,7 @@ import shlex
 import socket
 import struct
 import subprocess
+import termios
 import threading
 import time
 import zlib
@@ -75,8 +77,11 @@ def frame(nonce: int, number: int) -> bytes:
 
 
 class Sender(threading.Thread):
-    """Numbered frames at a constant rate. A full socket holds it up, so no frame is lost
-    on the way to the network card; `sent[number]` is when QEMU could have it."""
+    """Numbered frames at a constant rate; `sent[number]` is when each was sent.
+
+    The next frame waits until QEMU has taken the last one out of the socket, so none is lost
+    on the way to the network card and none is held up in between.
+    """
 
     def __init__(self, sock: socket.socket, nonce: int, rate: int) -> None:
         super().__init__(daemon=True)
@@ -84,27 +89,27 @@ class Sender(threading.Thread):
         self.sent: list[float] = []
         self.stop = threading.Event()
 
+    def _taken(self) -> bool:
+        waiting = fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4))
+        return not any(waiting)
+
     def run(self) -> None:
         self.sock.settimeout(0.2)
-        # Room for few frames, so that few can be under way when the card stops.
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2304)
         due = time.monotonic()
         while not self.stop.is_set():
-            data = frame(self.nonce, len(self.sent))
+            due += 1 / self.rate
             try:
                 begin = time.time()
-                self.sock.send(data)
+                self.sock.send(frame(self.nonce, len(self.sent)))
+                self.sent.append(begin)
             except TimeoutError:
                 continue
             except OSError:         # QEMU is gone
                 return
-            self.sent.append(begin)
-            due += 1 / self.rate
-            now = time.monotonic()
-            if due > now:
-                time.sleep(due - now)
-            else:
-                due = now
+            time.sleep(max(due - time.monotonic(), 0))
+            while not self._taken() and not self.stop.is_set():
+                time.sleep(0.001)
+            due = max(due, time.monotonic())
 
 
 @dataclass

@@ -83,6 +83,7 @@ struct stream {
 	uint64_t counts[PHASES][COUNTS];
 	uint64_t completions;		/* completion entries of an NVMe disk, panic to take-over */
 	uint64_t first_dma, last_dma;	/* of the crashed kernel, after the panic */
+	uint64_t late;			/* of it, what failed after the take-over */
 	bool own;			/* the crash kernel has used it */
 	uint64_t take_over;
 	bool has_example;		/* of a misdirected translation */
@@ -299,6 +300,7 @@ static void note_dma(struct stream *s, enum phase phase, bool success)
 	if (!s->first_dma)
 		s->first_dma = now;
 	s->last_dma = now;
+	s->late += phase == TAKEN;
 }
 
 /* The first word of these events is the name of the memory region. */
@@ -616,8 +618,9 @@ static void print_stream(const struct stream *s)
 {
 	printf("    {\"sid\": %u, \"region\": ", s->sid);
 	print_string(s->region);
-	printf(", \"take_over\": %s, \"first_dma\": %s, \"last_dma\": %s, \"completions\": %" PRIu64,
-	       when(s->take_over), when(s->first_dma), when(s->last_dma), s->completions);
+	printf(", \"take_over\": %s, \"first_dma\": %s, \"last_dma\": %s, \"late\": %" PRIu64
+	       ", \"completions\": %" PRIu64, when(s->take_over), when(s->first_dma),
+	       when(s->last_dma), s->late, s->completions);
 	if (s->has_example)
 		printf(",\n     \"example\": {\"time\": %s, \"iova\": %" PRIu64 ", \"addr\": %" PRIu64 "}",
 		       when(s->example_time), s->example_iova, s->example_addr);
