@@ -40,7 +40,10 @@ def compare(up: Patch, local: Patch) -> Verdict:
         pair_renames(ours, theirs)
     for path in sorted(ours.keys() & theirs.keys()):
         u, l = ours[path], theirs[path]
-        judge(*compare_file(u, l))
+        verdict, why = compare_file(u, l)
+        if verdict in (WHITESPACE, MISMATCH) and not u.old_mode and not l.old_mode:
+            verdict, why = renamed(path, ours, theirs) or (verdict, why)
+        judge(verdict, why)
         u.drop()
         l.drop()
     lost = sorted(ours.keys() - theirs.keys())
@@ -90,6 +93,21 @@ def pair_renames(ours: dict[str, FileChange], theirs: dict[str, FileChange]) -> 
             if x and y:
                 b[path] = FileChange(f.old_path, f.new_path, gone.old_mode, come.new_mode, contents=(x[0], y[1]))
                 del b[f.old_path]
+
+
+def renamed(path: str, ours: dict[str, FileChange], theirs: dict[str, FileChange]) -> Optional[tuple[str, str]]:
+    """A file that both sides add: the same edit of a file that both delete?"""
+    a, b = ours[path].sides(), theirs[path].sides()
+    for old in ours.keys() & theirs.keys():
+        u, l = ours[old], theirs[old]
+        if u.new_mode or l.new_mode or not u.old_mode or not l.old_mode or not a or not b:
+            continue
+        x, y = u.sides(), l.sides()
+        if x and y and x[0] and y[0] and a[1] and b[1]:
+            verdict, why = two_contents((x[0], a[1]), (y[0], b[1]), ours[path], theirs[path], path)
+            if verdict in (MATCH, CONTEXT):
+                return verdict, why
+    return None
 
 
 def moved(u: FileChange, l: FileChange, up: Patch, local: Patch) -> bool:

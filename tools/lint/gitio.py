@@ -365,6 +365,7 @@ class Git:
             return name
         got = self.object(f"{name}^{{commit}}")
         if got is None:
+            self.object(name)           # says so if it is ambiguous
             return None
         if not got[0].startswith(name.lower()) or got[1] != "commit":
             other = self.object(name)       # an annotated tag's hash names its commit

@@ -361,16 +361,17 @@ class Lint:
         elif row.subject != "match":
             row.add("subject", f"the subject differs from upstream's by {row.subject}: {up.subject!r}", "restore it", "warning")
         row.sob = chain.cell()
+        edited = {b: a for a in chain.missing for b in chain.added
+                  if msg.name_of(a) == msg.name_of(b) or a.split("<")[-1] == b.split("<")[-1]}
         if chain.missing:
-            edited = [f"{a} became {b}" for a in chain.missing for b in chain.added
-                      if msg.name_of(a) == msg.name_of(b) or a.split("<")[-1] == b.split("<")[-1]]
             row.add("sob-missing", f"upstream's Signed-off-by is missing: {', '.join(chain.missing)}"
-                    + (f" (edited: {'; '.join(edited)})" if edited else ""), "restore the line as upstream has it")
+                    + (f" (edited: {'; '.join(f'{a} became {b}' for b, a in edited.items())})" if edited else ""),
+                    "restore the line as upstream has it")
         elif not chain.ordered:
             row.add("sob-order", "the sign-offs are not in upstream's order, or one was put between them",
                     "keep upstream's lines in their order and add yours below")
         if row.origin and row.origin.below:
-            early = [who for at, who in signed if chain.last < at < row.origin.line and who not in chain.missing]
+            early = [who for at, who in signed if chain.last < at < row.origin.line and who not in edited]
             if early:
                 row.add("provenance-place", f"the provenance line stands below {msg.name_of(early[0])}'s Signed-off-by",
                         "put it above: who signs off, signs for what it says")

@@ -1,0 +1,564 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Proof by mutation: seeded defects get their exact status, honest backports get none.
+
+Each case builds a branch whose truth is known, runs the tool as a user does and compares the rows
+and the kinds of the findings.  The table at the end shows kind by kind.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Callable, Optional
+
+import pytest
+
+from lintkit import ALICE, BOB, EXEC, FILE, LINK, MIKE, MODULE, Tree, both, drop, message, put, run, sub, within
+from lintworld import ADOPT, C, H, Branch, World
+
+MATCH = "match"
+
+
+@dataclass
+class Want:
+    status: list[str]
+    kinds: list[str] = field(default_factory=list)
+    subject: Optional[str] = None           # of the first row
+    sob: Optional[str] = None               # how the first row's starts
+    code: Optional[int] = None
+    says: str = ""                          # in the findings' text
+    args: tuple[str, ...] = ()
+    local: str = ""                         # instead of the branch's range
+
+
+CASES: dict[str, tuple[str, Callable[[Branch], Want]]] = {}
+TABLE: list[tuple[str, str, str, str]] = []
+
+
+def case(kind: str, name: str) -> Callable[[Callable[[Branch], Want]], Callable[[Branch], Want]]:
+    def add(f: Callable[[Branch], Want]) -> Callable[[Branch], Want]:
+        assert name not in CASES, name
+        CASES[name] = (kind, f)
+        return f
+    return add
+
+
+def honest(name: str, change: str, status: str = MATCH, **how: object) -> None:
+    """A pick of one change; further keywords go to Branch.pick."""
+    @case("honest", name)
+    def build(b: Branch) -> Want:
+        b.pick(change, **how)               # type: ignore[arg-type]
+        return Want([status])
+
+
+def defect(name: str, change: str, status: str, kinds: list[str], *, subject: Optional[str] = None, sob: Optional[str] = None,
+           says: str = "", code: int = 1, **how: object) -> None:
+    @case("defect", name)
+    def build(b: Branch) -> Want:
+        b.pick(change, **how)               # type: ignore[arg-type]
+        return Want([status], kinds, subject, sob, code, says)
+
+
+# --- honest backports ---------------------------------------------------------------------------
+
+honest("the same change, other line numbers", "sibling")
+honest("several hunks, one in changed context", "adopt", "context")
+honest("a constant", "const")
+honest("a line of context was reworded upstream", "context", "context")
+honest("one of eight alike functions", "getter")
+honest("a new file and its Makefile", "newfile", "context")
+honest("a line at the end of a shorter Makefile", "makefile", "context")
+honest("a function removed", "delete")
+honest("a file removed", "rmfile")
+honest("a mode change", "mode")
+honest("a binary file", "binary")
+honest("a symbolic link", "link")
+honest("a submodule", "module")
+honest("a rename with an edit, the text differs elsewhere", "rename", "context")
+honest("documentation", "docs")
+honest("a quoted file name", "quoted")
+honest("no newline at the end", "tail")
+honest("a file with CRLF line ends", "dos")
+honest("a huge change", "huge", "context")
+honest("a table entry at the edge of its context", "quirk")
+honest("an include", "include")
+honest("one of two alike Kconfig entries", "kconfig")
+honest("an empty commit", "empty")
+honest("an author with letters beyond ASCII", "latin")
+honest("several authors", "many", author=ALICE)
+honest("a note of upstream's own", "noted")
+honest("nobody signs below (cherry-pick -x alone)", "const", signed=())
+honest("two sign below", "const", signed=("Carol <carol@distro.example>", BOB))
+honest("adjusted, and noted", "const", "noted", verb="backported", note="bob: the first silicon needs more",
+       edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
+honest("noted over several lines", "const", "noted", verb="backported", note="bob: the first silicon needs\n more than upstream's",
+       edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
+honest("a hunk left out, and noted", "adopt", "noted", verb="backported", note="bob: no header here",
+       edit=both(sub(C, "static int foo_reset(", ADOPT + "static int foo_reset("),
+                 sub(C, "\tret = foo_reset(foo);\n", "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n")))
+honest("white space adjusted, and noted", "const", "noted", note="bob: align", edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US   1000\n"))
+honest("a subject with the distribution's prefix", "const", subject="UBUNTU: foo: Wait longer")
+honest("Android's mark", "const", subject="UPSTREAM: foo: Wait longer")
+
+
+@case("honest", "a tree named behind the hash")
+def _(b: Branch) -> Want:
+    b.pick("const", line=f"(cherry picked from commit {b.world.ups['const'].oid} linux-next)\n")
+    return Want([MATCH])
+
+
+@case("honest", "stable's first form")
+def _(b: Branch) -> Want:
+    u = b.world.ups["const"]
+    b.commit(u.message.replace("\n\n", f"\n\ncommit {u.oid} upstream.\n\n", 1) + f"Signed-off-by: {BOB}\n", u.edit)
+    return Want([MATCH])
+
+
+@case("honest", "stable's second form")
+def _(b: Branch) -> Want:
+    u = b.world.ups["const"]
+    b.commit(u.message.replace("\n\n", f"\n\n[ Upstream commit {u.oid} ]\n\n", 1) + f"Signed-off-by: {BOB}\n", u.edit)
+    return Want([MATCH])
+
+
+@case("honest", "stable's note between the sign-offs")
+def _(b: Branch) -> Want:
+    u = b.world.ups["const"]
+    b.commit(u.message.replace("\n\n", f"\n\n[ Upstream commit {u.oid} ]\n\n", 1) + f"[ bob: larger ]\nSigned-off-by: {BOB}\n",
+             sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
+    return Want(["noted"])
+
+
+@case("honest", "SUSE's tags")
+def _(b: Branch) -> Want:
+    u = b.world.ups["const"]
+    b.commit(u.message.replace("\n\n", f"\n\nGit-commit: {u.oid}\nPatch-mainline: v6.12-rc1\nReferences: bsc#1\n\n", 1) + f"Signed-off-by: {BOB}\n", u.edit)
+    return Want([MATCH])
+
+
+@case("honest", "DEP-3 Origin with a URL")
+def _(b: Branch) -> Want:
+    u = b.world.ups["const"]
+    b.commit(u.message.replace("\n\n", f"\n\nOrigin: upstream, https://git.example/linus/{u.oid}\n\n", 1) + f"Signed-off-by: {BOB}\n", u.edit)
+    return Want([MATCH])
+
+
+@case("honest", "DEP-3 Origin with commit:")
+def _(b: Branch) -> Want:
+    u = b.world.ups["const"]
+    b.commit(u.message.replace("\n\n", f"\n\nOrigin: backport, commit:{u.oid}\n\n", 1) + f"Signed-off-by: {BOB}\n", u.edit)
+    return Want([MATCH])
+
+
+@case("honest", "an abbreviated hash of 12 digits")
+def _(b: Branch) -> Want:
+    b.pick("const", line=f"(cherry picked from commit {b.world.ups['const'].oid[:12]})\n")
+    return Want([MATCH])
+
+
+@case("honest", "a pick of stable's pick: two lines, one inherited")
+def _(b: Branch) -> Want:
+    w = b.world
+    u = w.ups["const"]
+    tree = dict(w.up.trees[w.refactored])
+    u.edit(tree)
+    stable = w.up.commit(tree, u.message.replace("\n\n", f"\n\n[ Upstream commit {u.oid} ]\n\n", 1) + f"Signed-off-by: {MIKE}\n", [w.refactored])
+    w.up.ref("tags/v6.1.1", stable)
+    b.commit(u.message.replace("\n\n", f"\n\n[ Upstream commit {u.oid} ]\n\n", 1) + f"Signed-off-by: {MIKE}\n"
+             f"(cherry picked from commit {stable})\nSigned-off-by: {BOB}\n", u.edit)
+    return Want([MATCH])
+
+
+@case("honest", "a SAUCE patch")
+def _(b: Branch) -> Want:
+    b.commit(message("UBUNTU: SAUCE: foo: Ours alone", signed=(BOB,)), sub(C, "\twritel(0, foo->base + FOO_ERR);\n", "\twritel(1, foo->base + FOO_ERR);\n"))
+    return Want(["N/A"])
+
+
+@case("honest", "a packaging commit")
+def _(b: Branch) -> Want:
+    b.commit(message("UBUNTU: [Config] foo: Enable it", "Ignore: yes", signed=(BOB,)), put("debian/config", "CONFIG_FOO=m\n"))
+    return Want(["N/A"])
+
+
+@case("honest", "a revert of a pick, and the pick again")
+def _(b: Branch) -> Want:
+    first = b.pick("const")
+    b.commit(message('Revert "foo: Wait longer"', f"This reverts commit {first}.", signed=(BOB,)), sub(C, "FOO_TIMEOUT_US\t1000\n", "FOO_TIMEOUT_US\t100\n"))
+    b.pick("const")
+    return Want([MATCH, "N/A", MATCH])
+
+
+@case("honest", "a clean merge")
+def _(b: Branch) -> Want:
+    w = b.world
+    side = dict(b.tree)
+    w.ups["docs"].edit(side)
+    u = w.ups["docs"]
+    other = w.local.commit(side, u.message + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", [b.base], committer=BOB)
+    b.pick("const")
+    u.edit(b.tree)
+    b.commit(message("Merge branch 'docs'", signed=(BOB,)), parents=[b.parents[0], other])
+    return Want(sorted([MATCH, MATCH, "N/A"]))
+
+
+@case("honest", "the file lives elsewhere in the base")
+def _(b: Branch) -> Want:
+    tree = dict(b.world.base_tree)
+    tree["drivers/misc/foo.c"] = tree.pop(C)
+    c = b.world.branch(tree)
+    u = b.world.ups["getter"]
+    c.pick("getter", within("drivers/misc/foo.c", "foo_get_5(", "\tif (reg & FOO_BUSY)\n\t\treturn 0;\n", "\tif (reg & FOO_BUSY)\n\t\treturn foo->shadow;\n"))
+    return Want(["context"], local=c.range())
+
+
+@case("honest", "the function was renamed in the base")
+def _(b: Branch) -> Want:
+    sub(C, "foo_enable_evtq(struct", "foo_enable_eventq(struct")(b.tree)
+    c = b.world.branch(b.tree)
+    c.pick("sibling", within(C, "foo_enable_eventq(struct", "\tenables |= FOO_EN;\n", "\tenables |= FOO_EN | FOO_EVT;\n"))
+    return Want([MATCH], local=c.range())
+
+
+@case("honest", "local lines beside the new one")
+def _(b: Branch) -> Want:
+    sub(C, "\twritel(0, foo->base + FOO_ERR);\n", "\twritel(0, foo->base + FOO_ERR);\n\tfoo_erratum(foo);\n")(b.tree)
+    c = b.world.branch(b.tree)
+    c.pick("context")
+    return Want(["context"], local=c.range())
+
+
+@case("honest", "both neighbours differ in the base")
+def _(b: Branch) -> Want:
+    both(sub(C, "\twritel(0, foo->base + FOO_ERR);\n", "\twritel(0, foo->regs + FOO_ERR);\n"),
+         sub(C, "FOO_ERR);\n\n\tret = foo_enable_cmdq(foo);", "FOO_ERR);\n\tudelay(1);\n\tret = foo_enable_cmdq(foo);"))(b.tree)
+    c = b.world.branch(b.tree)
+    c.pick("context", sub(C, "FOO_ERR);\n\tudelay", "FOO_ERR);\n\twritel(0, foo->base + FOO_ERR2);\n\tudelay"))
+    return Want(["context"], local=c.range())
+
+
+@case("honest", "a series in upstream's order")
+def _(b: Branch) -> Want:
+    b.pick("reorderA")
+    b.pick("reorderB")
+    return Want([MATCH, MATCH])
+
+
+@case("honest", "unrelated commits in another order than upstream")
+def _(b: Branch) -> Want:
+    for name in ("docs", "quirk", "const", "binary"):
+        b.pick(name)
+    return Want([MATCH] * 4)
+
+
+# --- seeded defects ------------------------------------------------------------------------------
+
+BAD_CONST = sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t10000\n")
+
+defect("a hunk in a sibling function with the same context", "sibling", "MISMATCH", ["MISMATCH"],
+       edit=within(C, "foo_enable_priq(struct", "\tenables |= FOO_EN;\n", "\tenables |= FOO_EN | FOO_EVT;\n"), says="foo_enable_priq")
+defect("the sibling before", "sibling", "MISMATCH", ["MISMATCH"],
+       edit=within(C, "foo_enable_cmdq(struct", "\tenables |= FOO_EN;\n", "\tenables |= FOO_EN | FOO_EVT;\n"), says="foo_enable_cmdq")
+defect("the wrong one of eight getters", "getter", "MISMATCH", ["MISMATCH"],
+       edit=within(C, "foo_get_6(", "\tif (reg & FOO_BUSY)\n\t\treturn 0;\n", "\tif (reg & FOO_BUSY)\n\t\treturn foo->shadow;\n"), says="foo_get_6")
+defect("the wrong one of two Kconfig entries", "kconfig", "MISMATCH", ["MISMATCH"],
+       edit=within("drivers/foo/Kconfig", "config FOO\n", "\tdepends on HAS_IOMEM\n", "\tdepends on FOO && OF\n"))
+defect("a dropped hunk", "adopt", "MISMATCH", ["MISMATCH"], says="only upstream",
+       edit=both(sub(C, "static int foo_reset(", ADOPT + "static int foo_reset("), sub(H, "int foo_register(", "int foo_adopt(struct foo_device *foo);\nint foo_register(")))
+defect("a dropped file", "adopt", "MISMATCH", ["MISMATCH"], says="foo.h: upstream changes it",
+       edit=both(sub(C, "static int foo_reset(", ADOPT + "static int foo_reset("),
+                 sub(C, "\tret = foo_reset(foo);\n", "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n")))
+defect("an extra line", "const", "MISMATCH", ["MISMATCH"], says="only here",
+       edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\n#define FOO_EXTRA\t1\n"))
+defect("an extra file", "const", "MISMATCH", ["MISMATCH"], says="debian/changelog: changed here",
+       edit=both(sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\n"), put("debian/changelog", "foo\n")))
+defect("a changed constant", "const", "MISMATCH", ["MISMATCH"], edit=BAD_CONST, says="10000")
+defect("a changed operator", "adopt", "MISMATCH", ["MISMATCH"],
+       edit=both(sub(C, "static int foo_reset(", ADOPT.replace("if (!(cr0", "if ((cr0") + "static int foo_reset("),
+                 sub(C, "\tret = foo_reset(foo);\n", "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n"),
+                 sub(H, "int foo_register(", "int foo_adopt(struct foo_device *foo);\nint foo_register(")))
+defect("changed white space", "const", "whitespace", ["whitespace"], edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US  1000\n"))
+defect("a blank line added", "const", "whitespace", ["whitespace"], edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\n\n"))
+defect("trailing white space", "include", "whitespace", ["whitespace"],
+       edit=sub(C, "#include <linux/io.h>\n", "#include <linux/io.h>\n#include <linux/iopoll.h> \n"))
+defect("changed context", "const", "MISMATCH", ["MISMATCH"], says="FOO_RETRIES",
+       edit=both(sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\n"), sub(C, "FOO_RETRIES\t3", "FOO_RETRIES\t4")))
+defect("a hunk in the right function at the wrong place", "reorderA", "MISMATCH", ["MISMATCH"], says="another place",
+       edit=sub(C, "\tret = foo_enable_evtq(foo);\n", "\tfoo_prepare(foo);\n\tret = foo_enable_evtq(foo);\n"))
+defect("two lines swapped", "adopt", "MISMATCH", ["MISMATCH"],
+       edit=both(sub(C, "static int foo_reset(", ADOPT.replace("\tfoo->adopted = true;\n\treturn 0;\n", "\treturn 0;\n\tfoo->adopted = true;\n") + "static int foo_reset("),
+                 sub(C, "\tret = foo_reset(foo);\n", "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n"),
+                 sub(H, "int foo_register(", "int foo_adopt(struct foo_device *foo);\nint foo_register(")))
+defect("the wrong entry of a table", "noted", "MISMATCH", ["MISMATCH"],
+       edit=sub(C, "\t{ .id = 3, .flags = FOO_Q_SLOW },\n", "\t{ .id = 3, .flags = FOO_Q_SLOW | FOO_Q_OLD },\n"))
+defect("upstream's own note does not excuse", "noted", "MISMATCH", ["MISMATCH"],
+       edit=sub(C, "\t{ .id = 1, .flags = FOO_Q_SLOW },\n", "\t{ .id = 1, .flags = FOO_Q_FAST | FOO_Q_OLD },\n"))
+
+
+def subject_case(name: str, subject: str, verdict: str, code: int) -> None:
+    @case("defect", name)
+    def build(b: Branch) -> Want:
+        u = b.world.ups["const"]
+        b.commit(u.message.replace(u.subject, subject, 1) + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", u.edit)
+        return Want([MATCH], ["subject"], subject=verdict, code=code)
+
+
+subject_case("a subject in other case", "foo: wait longer", "case", 0)
+subject_case("a subject with another prefix", "misc/foo: Wait longer", "prefix", 0)
+subject_case("a wrong subject", "foo: Stop the queue", "MISMATCH", 1)
+subject_case("a subject cut short", "foo: Wait", "MISMATCH", 1)
+
+
+def signed_case(name: str, change: Callable[[str], str], sob: str, kinds: list[str]) -> None:
+    @case("defect", name)
+    def build(b: Branch) -> Want:
+        u = b.world.ups["const"]
+        b.commit(change(u.message + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n"), u.edit)
+        return Want([MATCH], kinds, sob=sob, code=1)
+
+
+A, M, B = (f"Signed-off-by: {x}\n" for x in (ALICE, MIKE, BOB))
+signed_case("a lost sign-off", lambda m: m.replace(M, ""), "MISSING Mike Maintainer", ["sob-missing"])
+signed_case("all sign-offs lost", lambda m: m.replace(M, "").replace(A, ""), "MISSING Alice Adler, Mike Maintainer", ["sob-missing"])
+signed_case("a sign-off put between upstream's", lambda m: m.replace(A, A + "Signed-off-by: Eve <eve@distro.example>\n"), "ORDER", ["sob-order"])
+signed_case("sign-offs swapped", lambda m: m.replace(A + M, M + A), "ORDER", ["sob-order"])
+signed_case("a sign-off's address edited", lambda m: m.replace("mike@up.example", "mike@new.example"), "MISSING Mike Maintainer", ["sob-missing"])
+signed_case("a sign-off's name edited", lambda m: m.replace("Mike Maintainer", "M. Maintainer"), "MISSING Mike Maintainer", ["sob-missing"])
+signed_case("a sign-off turned into an Acked-by", lambda m: m.replace(M, M.replace("Signed-off", "Acked")), "MISSING Mike Maintainer", ["sob-missing"])
+signed_case("the backporter signs above upstream", lambda m: m.replace(B, "").replace(A, B + A), "ORDER", ["sob-order"])
+
+
+@case("defect", "the provenance below the backporter's sign-off")
+def _(b: Branch) -> Want:
+    u = b.world.ups["const"]
+    b.commit(u.message + f"Signed-off-by: {BOB}\n(cherry picked from commit {u.oid})\n", u.edit)
+    return Want([MATCH], ["provenance-place"], sob="preserved + Bob Backporter", code=1)
+
+
+@case("defect", "a wrong hash")
+def _(b: Branch) -> Want:
+    b.pick("const", line=f"(cherry picked from commit {b.world.ups['docs'].oid})\n")
+    return Want(["MISMATCH"], ["MISMATCH", "subject"], subject="MISMATCH", code=1)
+
+
+@case("defect", "a hash that does not exist")
+def _(b: Branch) -> Want:
+    b.pick("const", line=f"(cherry picked from commit {'dead' * 10})\n")
+    return Want(["unresolved"], ["unresolved"], code=1)
+
+
+@case("defect", "an abbreviated hash that is ambiguous")
+def _(b: Branch) -> Want:
+    b.pick("const", line=f"(cherry picked from commit {b.world.twins[0][:7]})\n")   # type: ignore[attr-defined]
+    return Want(["unresolved"], ["unresolved"], code=1, says="ambiguous")
+
+
+@case("defect", "a hash of a commit never merged")
+def _(b: Branch) -> Want:
+    b.pick("const", line=f"(cherry picked from commit {b.world.stray})\n")
+    return Want(["unresolved"], ["unresolved"], code=1, says="never merged")
+
+
+@case("defect", "the hash of a blob")
+def _(b: Branch) -> Want:
+    blob = b.world.up.write("blob", b"foo")
+    b.pick("const", line=f"(cherry picked from commit {blob})\n")
+    return Want(["unresolved"], ["unresolved"], code=1)
+
+
+@case("defect", "two provenance lines")
+def _(b: Branch) -> Want:
+    w = b.world
+    b.pick("const", line=f"(cherry picked from commit {w.ups['const'].oid})\n(cherry picked from commit {w.ups['docs'].oid})\n")
+    return Want(["unresolved"], ["unresolved"], code=1, says="different origins")
+
+
+@case("defect", "no provenance at all")
+def _(b: Branch) -> Want:
+    b.pick("const", line="")
+    return Want(["unresolved"], ["unresolved"], code=1, says="names no upstream commit")
+
+
+@case("defect", "two commits squashed into one")
+def _(b: Branch) -> Want:
+    b.pick("const", both(b.world.ups["const"].edit, b.world.ups["getter"].edit))
+    return Want(["MISMATCH"], ["MISMATCH"], code=1, says="only here")
+
+
+@case("defect", "one commit split in two")
+def _(b: Branch) -> Want:
+    b.pick("adopt", sub(C, "static int foo_reset(", ADOPT + "static int foo_reset("))
+    b.pick("adopt", both(sub(C, "\tret = foo_reset(foo);\n", "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n"),
+                         sub(H, "int foo_register(", "int foo_adopt(struct foo_device *foo);\nint foo_register(")))
+    return Want(["MISMATCH", "MISMATCH"], ["MISMATCH", "duplicate"], code=1)
+
+
+@case("defect", "picked twice")
+def _(b: Branch) -> Want:
+    b.pick("const")
+    b.pick("const", lambda t: None)
+    return Want([MATCH, "MISMATCH"], ["MISMATCH", "duplicate"], code=1, says="empty")
+
+
+@case("defect", "reordered commits")
+def _(b: Branch) -> Want:
+    b.pick("reorderB")
+    b.pick("reorderA")
+    return Want(["match", "reordered"], ["reordered"], code=1)
+
+
+@case("defect", "a merge with a change of its own")
+def _(b: Branch) -> Want:
+    w = b.world
+    u = w.ups["docs"]
+    side = dict(b.tree)
+    u.edit(side)
+    other = w.local.commit(side, u.message + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", [b.base], committer=BOB)
+    b.pick("const")
+    u.edit(b.tree)
+    b.commit(message("Merge branch 'docs'", signed=(BOB,)), sub(C, "FOO_RETRIES\t3", "FOO_RETRIES\t9"), parents=[b.parents[0], other])
+    return Want(sorted([MATCH, MATCH, "N/A"]), ["merge"], code=1)
+
+
+@case("defect", "an author that is not UTF-8")
+def _(b: Branch) -> Want:
+    u = b.world.ups["latin"]
+    b.commit(u.message + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", u.edit,
+             author="J\u00f6rg M\u00fcller <jm@up.example>".encode("latin-1"))
+    return Want([MATCH], ["encoding"], code=1)
+
+
+@case("defect", "another author")
+def _(b: Branch) -> Want:
+    b.pick("const", author=BOB)
+    return Want([MATCH], ["author"], code=1)
+
+
+defect("CRLF line ends in the new lines", "const", "whitespace", ["whitespace"], edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\r\n"), says="CRLF")
+defect("a whole file turned to CRLF", "docs", "whitespace", ["whitespace"], says="CRLF",
+       edit=lambda t: t.__setitem__("Documentation/foo.rst", (FILE, t["Documentation/foo.rst"][1].replace(b"It has errors.", b"It has errors, and counts them.").replace(b"\n", b"\r\n"))))
+defect("a renamed file", "docs", "MISMATCH", ["MISMATCH"],
+       edit=both(lambda t: t.__setitem__("Documentation/manual.rst", (FILE, t["Documentation/foo.rst"][1].replace(b"It has errors.", b"It has errors, and counts them."))),
+                 drop("Documentation/foo.rst")))
+defect("a rename not done", "rename", "MISMATCH", ["MISMATCH"], edit=sub("Documentation/foo.rst", "A device.\n", "A fine device.\n"))
+defect("a mode change upstream does not have", "docs", "MISMATCH", ["MISMATCH"], says="file mode",
+       edit=lambda t: t.__setitem__("Documentation/foo.rst", (EXEC, t["Documentation/foo.rst"][1].replace(b"It has errors.", b"It has errors, and counts them."))))
+defect("a mode change lost", "mode", "MISMATCH", ["MISMATCH"], edit=lambda t: None)
+defect("another binary content", "binary", "MISMATCH", ["MISMATCH"], edit=put("firmware/foo.bin", b"\0\1\2\5" * 80), says="binary")
+defect("another link target", "link", "MISMATCH", ["MISMATCH"], edit=put("current", "drivers/bar", LINK), says="link target")
+defect("another submodule commit", "module", "MISMATCH", ["MISMATCH"], edit=put("lib/sub", "3" * 40, MODULE), says="submodule")
+defect("a commit left empty", "const", "MISMATCH", ["MISMATCH"], edit=lambda t: None, says="empty")
+defect("a newline at the end that upstream lacks", "tail", "whitespace", ["whitespace"], says="newline at the end",
+       edit=lambda t: t.__setitem__("drivers/foo/tail.txt", (FILE, t["drivers/foo/tail.txt"][1] + b"\nsix\n")))
+
+
+@case("defect", "one line of a huge change")
+def _(b: Branch) -> Want:
+    def edit(tree: Tree) -> None:
+        b.world.ups["huge"].edit(tree)
+        sub("drivers/foo/table.h", "2999 20993", "2999 20992")(tree)
+    b.pick("huge", edit)
+    return Want(["MISMATCH"], ["MISMATCH"], code=1, says="FOO_TABLE_2999 20992")
+
+
+defect("a file of quoted name changed otherwise", "quoted", "MISMATCH", ["MISMATCH"],
+       edit=sub("Documentation/na\u00efve \"file\"\tname.rst", "All of it.\n", "All of it, thrice.\n"))
+defect("a file kept that upstream removes", "rmfile", "MISMATCH", ["MISMATCH"], edit=put("scripts/foo.sh", "#!/bin/sh\n"))
+defect("a new file with another line", "newfile", "MISMATCH", ["MISMATCH"],
+       edit=both(put("drivers/foo/foo-adopt.c", "// SPDX-License-Identifier: GPL-2.0-only\n#include \"foo.h\"\n\nint foo_adopted(struct foo_device *foo)\n{\n\treturn !foo->adopted;\n}\n"),
+                 sub("drivers/foo/Makefile", "obj-$(CONFIG_FOO) += foo.o\n", "obj-$(CONFIG_FOO) += foo.o foo-adopt.o\n")))
+defect("a note below the sign-off", "const", "MISMATCH", ["MISMATCH"], edit=BAD_CONST, signed=(f"{BOB}\n[bob: larger]",), says="wrong place")
+defect("a note without a reason", "const", "MISMATCH", ["MISMATCH"], edit=BAD_CONST, note="bob:")
+
+
+@case("defect", "a note above the provenance")
+def _(b: Branch) -> Want:
+    b.pick("const", BAD_CONST, line=f"[bob: larger]\n(backported from commit {b.world.ups['const'].oid})\n")
+    return Want(["MISMATCH"], ["MISMATCH"], code=1, says="wrong place")
+
+
+@case("defect", "a SAUCE patch nobody signed")
+def _(b: Branch) -> Want:
+    b.commit("SAUCE: foo: Ours\n\nBecause.\n", put("debian/x", "x\n"))
+    return Want(["N/A"], ["sob-none"], code=1)
+
+
+@case("defect", "a revert that keeps a part")
+def _(b: Branch) -> Want:
+    first = b.pick("adopt")
+    b.commit(message('Revert "foo: Adopt a running device"', f"This reverts commit {first}.", signed=(BOB,)),
+             sub(C, "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n", "\tret = foo_reset(foo);\n"))
+    return Want(["context", "N/A"], ["revert"], code=1, says="inverse")
+
+
+@case("defect", "a revert that names no commit")
+def _(b: Branch) -> Want:
+    b.commit(message('Revert "foo: Something"', "It broke.", signed=(BOB,)), sub(C, "FOO_RETRIES\t3", "FOO_RETRIES\t2"))
+    return Want(["N/A"], ["revert"], code=1)
+
+
+@case("defect", "a short hash")
+def _(b: Branch) -> Want:
+    b.pick("const", line=f"(cherry picked from commit {b.world.ups['const'].oid[:8]})\n")
+    return Want([MATCH], ["short-hash"], code=0)
+
+
+# --- the run ---------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    w = World(tmp_path_factory.mktemp("mutations"))
+    w.twins = twins(w)                      # type: ignore[attr-defined]
+    return w
+
+
+def twins(w: World) -> list[str]:
+    """Two commits whose names start with the same seven digits."""
+    import hashlib
+    tree = w.up.tree({"x": (FILE, b"x")})
+    seen: dict[str, bytes] = {}
+    n = 0
+    while True:
+        raw = f"tree {tree}\nauthor a <a@b> {n} +0000\ncommitter a <a@b> 1 +0000\n\ntwin {n}\n".encode()
+        oid = hashlib.sha1(b"commit %d\0" % len(raw) + raw).hexdigest()
+        if oid[:7] in seen:
+            return [w.up.write("commit", raw), w.up.write("commit", seen[oid[:7]])]
+        seen[oid[:7]] = raw
+        n += 1
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_case(world: World, name: str) -> None:
+    kind, build = CASES[name]
+    b = world.branch()
+    want = build(b)
+    r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path), *want.args, want.local or b.range())
+    assert r.data, r.err
+    got = r.statuses()
+    if want.status == sorted(want.status):
+        got = sorted(got) if sorted(got) == want.status else got
+    TABLE.append((kind, name, ", ".join(got), ", ".join(r.kinds()) or "-"))
+    detail = r.out
+    assert got == want.status, detail
+    assert r.kinds() == sorted(want.kinds), detail
+    assert r.code == (want.code if want.code is not None else 0), detail
+    first = r.rows()[0]
+    if kind == "honest":
+        assert all(s[1] in ("match", "N/A") and (s[2] == "N/A" or s[2].startswith("preserved")) for s in r.rows()), detail
+    if want.subject:
+        assert first[1] == want.subject, detail
+    if want.sob:
+        assert first[2] == want.sob, detail
+    if want.says:
+        assert want.says in " ".join(f["text"] for f in r.data["findings"]), detail
+
+
+def test_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """Shows what was caught and what passed, kind by kind."""
+    with capsys.disabled():
+        print()
+        wide = max([len(n) for _, n, _, _ in TABLE] or [0])
+        for kind, name, status, found in sorted(TABLE):
+            print(f"  {kind:7} {name:{wide}}  {status:24} {found}")
+        counts = {k: sum(t[0] == k for t in TABLE) for k in ("defect", "honest")}
+        print(f"  {counts['defect']} kinds of defect, {counts['honest']} kinds of honest backport ran")
+    assert sum(k == "defect" for k, _ in CASES.values()) >= 40
+    assert sum(k == "honest" for k, _ in CASES.values()) >= 40
