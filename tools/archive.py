@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import deps
-from common import Err, cache_dir, lock, run, stage, tail
+from common import DISK_FULL, Err, cache_dir, flag, lock, run, stage, tail
 
 INDEX_AGE_S = 24 * 3600
 OWN = "own"
@@ -206,7 +206,7 @@ class View:
                     apt.wait()
                 log.seek(0)
                 output = log.read()
-            if "No space left" in output:
+            if DISK_FULL.search(output):
                 raise Err(f"no space left on the disk of {partial} for {name} ({size >> 20} MiB)",
                           "free some space, or set XDG_CACHE_HOME to a larger disk, and run the same command again")
             debs = list(partial.glob(f"{name}_*.deb"))
@@ -243,7 +243,7 @@ def fetch(package: str, *, arch: str = "all", suites: Sequence[str], version: st
     What was fetched once is kept and used, so that results can be compared; UPDATE=1 in the
     environment asks the archive again.
     """
-    ask = os.environ.get("UPDATE", "") not in ("", "0")
+    ask = flag("UPDATE")
     kept = None if ask else _cached(package, arch, suites, version)
     if kept:
         return kept

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -16,8 +17,17 @@ from pathlib import Path
 PASS, FAIL, USAGE, ENVIRONMENT, INVALID, LOST = range(6)
 INTERRUPTED = 130
 
+DISK_FULL = re.compile(r"No space left on device|Out of diskspace|Disk quota exceeded")
+
 TOP = Path(__file__).resolve().parent.parent
-VERBOSE = os.environ.get("V", "") not in ("", "0")
+
+
+def flag(name: str) -> bool:
+    """A switch of the command line (`make V=1`), which make hands on in the environment."""
+    return os.environ.get(name, "") not in ("", "0")
+
+
+VERBOSE = flag("V")
 
 
 class Err(Exception):
@@ -103,7 +113,7 @@ def run(cmd: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str,
         raise Err(f"{words[0]} is not installed") from err
     done = subprocess.CompletedProcess(words, raw.returncode, raw.stdout.decode(errors="replace"),
                                        raw.stderr.decode(errors="replace"))
-    if done.returncode and "No space left on device" in done.stderr + done.stdout:
+    if done.returncode and DISK_FULL.search(done.stderr + done.stdout):
         raise Err(f"the disk is full: `{shlex.join(words[:3])} …`", "free some space, or set XDG_CACHE_HOME "
                   "to a directory on a larger disk, and run the same command again")
     if check and done.returncode:

@@ -35,7 +35,7 @@ NEEDS: dict[str, dict[str, str]] = {
     },
     "qemu": {"qemu-system-arm": "qemu-system-aarch64"},
     "vmcore": {"python3-drgn": "py:drgn"},
-    "tests": {"python3-pytest": "py:pytest", "apt-utils": "apt-ftparchive", "gnupg": "gpg", "gcc": "gcc",
+    "tests": {"python3-pytest": "py:pytest", "gnupg": "gpg", "gcc": "gcc",
               "libc6-dev": "/usr/include/stdio.h"},
 }
 

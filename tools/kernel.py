@@ -22,7 +22,7 @@ from pathlib import Path
 
 import config
 import deps
-from common import FAIL, TOP, USAGE, VERBOSE, Err, Stage, cache_dir, main, run, say, stage, tail
+from common import DISK_FULL, FAIL, TOP, USAGE, VERBOSE, Err, Stage, cache_dir, main, run, say, stage, tail
 from tree import Rejected, Store, digest, series
 
 ARCH = "arm64"
@@ -107,7 +107,7 @@ def _run(step: Stage, cmd: list[str], env: dict[str, str], log: Path, total: int
             raise
     if make.returncode:
         text = log.read_text(errors="replace")
-        if "No space left on device" in text:
+        if DISK_FULL.search(text):
             raise Err(f"the disk is full ({step.name})",
                       "free some space, or set XDG_CACHE_HOME to a larger disk, and run the same command again")
         if "Killed signal" in text:

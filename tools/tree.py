@@ -18,6 +18,7 @@ no tree is touched before all of them have applied.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -31,7 +32,7 @@ import archive
 import bases
 import config
 import deps
-from common import FAIL, TOP, USAGE, Err, cache_dir, lock, main, run, say, stage
+from common import DISK_FULL, FAIL, TOP, USAGE, Err, cache_dir, flag, lock, main, run, say, stage
 
 NOBODY = "smmuv3-kdump"
 EPOCH = "2000-01-01T00:00:00+0000"
@@ -70,15 +71,21 @@ PRODUCTS = """\
 
 
 def git(*args: str | Path, cwd: Path | None = None, check: bool = True, data: bytes | None = None,
-        env: Mapping[str, str | None] | None = None, next_step: str = "") -> subprocess.CompletedProcess[str]:
+        env: Mapping[str, str | None] | None = None) -> subprocess.CompletedProcess[str]:
     """git without anybody's configuration: the same result for every user."""
-    base_env: dict[str, str | None] = {name: None for name in os.environ if name.startswith("GIT_")}
-    base_env |= {
+    clean: dict[str, str | None] = {name: None for name in os.environ if name.startswith("GIT_")}
+    clean |= {
         "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C",
         "GIT_COMMITTER_NAME": NOBODY, "GIT_COMMITTER_EMAIL": NOBODY, "GIT_COMMITTER_DATE": EPOCH,
         "GIT_AUTHOR_NAME": NOBODY, "GIT_AUTHOR_EMAIL": NOBODY, "GIT_AUTHOR_DATE": EPOCH,
     }
-    return run(["git", *args], cwd=cwd, check=check, data=data, env={**base_env, **(env or {})}, next_step=next_step)
+    return run(["git", *args], cwd=cwd, check=check, data=data, env={**clean, **(env or {})})
+
+
+def of_user(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    """git in a repository of the user's, with the user's configuration: which one to trust stands there."""
+    clean = {name: None for name in os.environ if name.startswith("GIT_") and name != "GIT_CONFIG_GLOBAL"}
+    return run(["git", *args], check=False, env={**clean, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"})
 
 
 def digest(*parts: str | bytes) -> str:
@@ -143,7 +150,7 @@ class Store:
             env["GIT_WORK_TREE"] = str(work)
         return git(*args, cwd=work or self.here, env=env, check=check, data=data)
 
-    def lock(self):     # type: ignore[no-untyped-def]
+    def lock(self) -> contextlib.AbstractContextManager[None]:
         return lock(self.here / "lock")
 
     # The base's source, as a commit.
@@ -172,7 +179,7 @@ class Store:
     def _known(self, origin: str) -> str | None:
         try:
             name, commit = (self.git_dir / "origin").read_text().split("\n")[:2]
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
             return None
         return commit if name == origin else None
 
@@ -195,9 +202,15 @@ class Store:
         return self.git("log", "-1", "--format=%s", self.source()).stdout.strip()
 
     def _from_archive(self) -> str:
+        try:
+            origin, known = (self.git_dir / "origin").read_text().split("\n")[:2]
+            if origin.startswith(f"{self.base.package}_") and not flag("UPDATE"):
+                return known
+        except FileNotFoundError:
+            pass
         deb = archive.fetch(self.base.package, suites=self.base.suites)
         origin = deb.stem
-        known = self._known(origin)
+        known = self._known(origin) or ""
         if known:
             return known
         again = "free some space, or set XDG_CACHE_HOME to a larger disk, and run the same command again"
@@ -233,7 +246,7 @@ class Store:
 
     @staticmethod
     def _is_repository(path: Path) -> bool:
-        done = git("-C", path, "rev-parse", "--git-dir", "--show-cdup", check=False)
+        done = of_user("-C", path, "rev-parse", "--git-dir", "--show-cdup")
         if done.returncode and "dubious ownership" in done.stderr:
             raise Err(f"git does not trust {path}: it belongs to somebody else",
                       f"git config --global --add safe.directory {path}")
@@ -242,31 +255,37 @@ class Store:
                                          done.stdout.splitlines()[0] == ".")
 
     def _from_repository(self, ksrc: Path) -> str:
-        head = git("-C", ksrc, "rev-parse", "--verify", "-q", "HEAD^{commit}", check=False).stdout.strip()
+        if of_user("-C", ksrc, "config", "extensions.partialClone").stdout.strip():
+            raise Err(f"KSRC={ksrc} is a partial clone: reading it would make git fetch into it",
+                      "git clone it in full, or give a plain tree", USAGE)
+        head = of_user("-C", ksrc, "rev-parse", "--verify", "-q", "HEAD^{commit}").stdout.strip()
         if not head:
             raise Err(f"KSRC={ksrc}: the repository has no commit at HEAD", "check out a branch there", USAGE)
-        if git("-C", ksrc, "rev-parse", "--is-bare-repository").stdout.strip() == "false" and \
-                git("-C", ksrc, "status", "--porcelain", "-uno", check=False).stdout.strip():
+        if of_user("-C", ksrc, "status", "--porcelain", "-uno").stdout.strip():
             say(f"note: {ksrc} has uncommitted changes; its HEAD is taken, they are left out")
         origin = f"commit {head}"
         known = self._known(origin)
         if known:
             return known
+        tree = of_user("-C", ksrc, "rev-parse", "HEAD^{tree}").stdout.strip()
+        pack = self.here / "ksrc.pack"
         with stage(f"copying {head[:12]} of {ksrc}"):
-            tree = git("-C", ksrc, "rev-parse", "HEAD^{tree}").stdout.strip()
             # Objects only, into our own repository: nothing is written over there.
-            send = subprocess.Popen(["git", "-C", ksrc, "pack-objects", "--revs", "--stdout", "-q", "--window=0"],
-                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            assert send.stdin and send.stdout and send.stderr
-            send.stdin.write(f"{tree}\n".encode())
-            send.stdin.close()
-            take = subprocess.run(["git", f"--git-dir={self.git_dir}", "index-pack", "--stdin"], stdin=send.stdout,
-                                  capture_output=True, text=True)
-            send.stdout.close()
-            problem = send.stderr.read().decode(errors="replace").strip()
-            if send.wait() or take.returncode:
-                raise Err(f"copying {tree[:12]} of {ksrc} failed: {problem or take.stderr.strip()}",
-                          "git fsck there, free some disk space; then run the same command again")
+            try:
+                with open(pack, "wb") as out:
+                    done = subprocess.run(["git", "-C", ksrc, "pack-objects", "--revs", "--stdout", "-q", "--window=0"],
+                                          input=tree.encode() + b"\n", stdout=out, stderr=subprocess.PIPE)
+                if done.returncode:
+                    raise Err(f"{ksrc}: {done.stderr.decode(errors='replace').strip()}",
+                              "a partial or damaged clone will not do: git fsck there; or free some disk space")
+                with open(pack, "rb") as taken:
+                    done = subprocess.run(["git", f"--git-dir={self.git_dir}", "index-pack", "--stdin"], stdin=taken,
+                                          capture_output=True)
+                if done.returncode:
+                    raise Err(f"taking over {ksrc}: {done.stderr.decode(errors='replace').strip()}",
+                              "free some disk space and run the same command again")
+            finally:
+                pack.unlink(missing_ok=True)
             return self._record(origin, tree)
 
     def _from_directory(self, ksrc: Path) -> str:
@@ -293,6 +312,8 @@ class Store:
                 raise Rejected(f"{shown(patch)} is not a mail that git am takes (From, Subject, a diff)",
                                tip, patches[number:])
             done = self.git("apply", "--cached", "--whitespace=nowarn", diff, check=False)
+            if "fatal:" in done.stderr:
+                raise Err(f"git apply {shown(patch)}: {done.stderr.strip()}", "run the same command again")
             if done.returncode:
                 raise Rejected(f"{shown(patch)} does not apply: {_hunks(diff.read_text(errors='replace'), done.stderr)}",
                                tip, patches[number:])
@@ -408,19 +429,28 @@ class Store:
                 self._sync(head)
             elif self.in_edit("config", QUEUE_KEY, check=False) == self._queue_hash():
                 say(f"note: the tree holds changes that are not in the queue; {self._verb('refresh')} writes them there")
-            elif git("-C", self.edit, "merge-base", "--is-ancestor", tip, "HEAD", check=False).returncode == 0:
-                self._sync(tip)
-                say(f"note: the tree holds commits that are not in the queue; {self._verb('refresh')} writes them there")
-            elif head == self.in_edit("rev-parse", MADE_REF, check=False) and not self._busy() and not self._changes():
+            elif head == self._made() and not self._busy() and not self._changes():
                 with stage(f"bringing {self.edit} to the queue"):
                     self.in_edit("reset", "-q", "--keep", tip)
                 self._sync(tip)
+            elif self._holds(tip):
+                self._sync(tip)
+                say(f"note: the tree holds commits that are not in the queue; {self._verb('refresh')} writes them there")
             else:
                 raise Err(f"{self.edit} has commits or changes of its own, and the queue or the base changed as well; "
                           "it is left as it is",
                           f"commit what is there, then: git -C {self.edit} rebase --onto {tip[:12]} "
-                          f"{self.in_edit('rev-parse', '--short=12', MADE_REF, check=False)}; or move it away", FAIL)
+                          f"{self._made()[:12]}; or move it away", FAIL)
             return self.edit
+
+    def _made(self) -> str:
+        return self.in_edit("rev-parse", "-q", "--verify", MADE_REF, check=False)
+
+    def _holds(self, tip: str) -> bool:
+        """Is the tree built upon the queue as it is now (and not upon patches that it has lost since)?"""
+        def before(one: str, other: str) -> bool:
+            return git("-C", self.edit, "merge-base", "--is-ancestor", one, other, check=False).returncode == 0
+        return before(tip, "HEAD") and not (before(tip, self._made()) and before(self._made(), "HEAD"))
 
     def _verb(self, verb: str) -> str:
         return f"make {verb} BASE={self.base.name}" + (f" KSRC={self.ksrc}" if self.ksrc else "")
@@ -457,7 +487,7 @@ class Store:
             self.in_edit("format-patch", "-q", "--output-directory", new, "--zero-commit", "--no-signature",
                          "--no-numbered", "--full-index", "--no-renames", "--no-attach", "--no-thread",
                          "--no-cover-letter", "--no-base", "--no-notes", "--no-ext-diff", "--no-textconv", "--binary",
-                         "--diff-algorithm=myers", "--indent-heuristic", "-U3", "--stat=72", "--summary", "-p",
+                         "--diff-algorithm=myers", "--indent-heuristic", "-U3", "--no-stat",
                          "--src-prefix=a/", "--dst-prefix=b/", "--subject-prefix=PATCH", "--filename-max-length=64",
                          "--no-encode-email-headers", f"{source}..HEAD")
             made = sorted(new.glob("*.patch"))
@@ -476,7 +506,7 @@ class Store:
             tip = self.apply(source, self.queue())
         except Rejected as err:
             tip = err.tip
-        if git("-C", self.edit, "merge-base", "--is-ancestor", tip, "HEAD", check=False).returncode:
+        if not self._holds(tip):
             raise Err(f"{shown(self.base.patches)} changed since the tree was made: refresh would undo that",
                       f"{self._verb('tree')} says how to bring the two together", FAIL)
 
@@ -522,7 +552,7 @@ def _untar(deb: Path, package: str, to: Path, next_step: str) -> None:
             process.wait()
     if any(failed):
         text = "; ".join(line for line in said if line)
-        full = "No space left on device" in text
+        full = bool(DISK_FULL.search(text))
         raise Err(f"unpacking {deb.name}: " + ("the disk is full" if full else text.splitlines()[0] if text else "failed"),
                   next_step if full else f"rm '{deb}' and run the same command again")
 
@@ -550,17 +580,8 @@ def _slug(patch: Path) -> str:
 
 def _gist(patch: Path) -> list[bytes]:
     """A patch without what moves when only its surroundings do."""
-    lines = []
-    in_stat = False
-    for line in patch.read_bytes().splitlines():
-        if line == b"---":
-            in_stat = True
-        elif line.startswith(b"diff --git "):
-            in_stat = False
-        if in_stat or line.startswith((b"index ", b"From ")):
-            continue
-        lines.append(b"@@" if line.startswith(b"@@ -") else line)
-    return lines
+    return [b"@@" if line.startswith(b"@@ -") else line for line in patch.read_bytes().splitlines()
+            if not line.startswith((b"index ", b"From "))]
 
 
 def _replace(path: Path, content: bytes) -> bool:
@@ -588,7 +609,7 @@ def cli() -> int:
     if sys.argv[1] == "tree":
         print(store.tree())
     else:
-        print(store.refresh(force=os.environ.get("FORCE", "") not in ("", "0")))
+        print(store.refresh(force=flag("FORCE")))
     return 0
 
 
