@@ -41,8 +41,12 @@ Acquire::Languages "none";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
 Dir::State "{here}/state";
+Dir::State::lists "{here}/state/lists";
 Dir::State::status "{here}/status";
 Dir::Cache "{here}/cache";
+Dir::Cache::archives "{here}/cache/archives";
+Dir::Cache::pkgcache "pkgcache.bin";
+Dir::Cache::srcpkgcache "";
 Dir::Etc::sourcelist "/dev/null";
 Dir::Etc::sourceparts "{here}/sources";
 Dir::Etc::preferences "/dev/null";
@@ -104,7 +108,10 @@ def _stanzas(path: Path) -> list[dict[str, str]]:
 def _machine() -> list[dict[str, str]]:
     """The machine's own entries for the distribution it runs, the main one first."""
     fields = ("Release", "Codename", "Component", "Repo-URI", "Sourcesentry", "Created-By", "Target-Of")
-    listing = run(["apt-get", "-o", "APT::Get::IndexTargets::Filtered=false", "indextargets"]).stdout
+    # First what apt has index files of, with the codenames in them; then all that is configured,
+    # which on a machine that never ran `apt-get update` is all there is.
+    ask = ["apt-get", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "indextargets"]
+    listing = run(ask).stdout + "\n\n" + run([*ask, "-o", "APT::Get::IndexTargets::ReleaseInfo=false"]).stdout
     codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     entries: dict[tuple[str, str], dict[str, str]] = {}
     for block in listing.split("\n\n"):
@@ -115,14 +122,13 @@ def _machine() -> list[dict[str, str]]:
         name = release if release.startswith(codename) else known_as
         if name not in [codename + end for end in ("", "-updates", "-security", "-backports")]:
             continue
-        entry = entries.setdefault((uri, release), {"uris": uri, "suites": release, "components": ""})
+        entry = entries.setdefault((uri, release), {"uris": uri, "suites": release, "components": "", "name": name})
         if component not in entry["components"].split():
             entry["components"] = f"{entry['components']} {component}".strip()
         for stanza in _stanzas(Path(source.rpartition(":")[0])):
             if (release in stanza.get("suites", "").split()
                     and uri.rstrip("/") in [word.rstrip("/") for word in stanza.get("uris", "").split()]):
                 entry.update({name: value for name, value in stanza.items() if name not in CHOOSING | {"arch"}})
-        entry["name"] = name
     own = sorted((entry for entry in entries.values() if "main" in entry["components"].split()),
                  key=lambda entry: entry["name"] != codename)
     if not own or own[0]["name"] != codename:
@@ -222,19 +228,15 @@ class View:
         return debs[0]
 
 
-def _cached(package: str, arch: str, suites: Sequence[str], version: str | None) -> Path | None:
-    for suite in suites:
-        best: Path | None = None
-        for path in cache_dir("debs", suite).glob(f"{package}_*.deb"):
-            _, found, found_arch = path.stem.split("_")
-            if found_arch not in (arch, "all") or version not in (None, found.replace("%3a", ":")):
-                continue
-            if best is None or run(["dpkg", "--compare-versions", found.replace("%3a", ":"), "gt",
-                                    best.stem.split("_")[1].replace("%3a", ":")], check=False).returncode == 0:
-                best = path
-        if best:
-            return best
-    return None
+def _kept(where: Path, package: str, arch: str, version: str | None) -> Path | None:
+    best: tuple[str, Path] | None = None
+    for path in where.glob(f"{package}_*.deb"):
+        _, found, found_arch = path.stem.replace("%3a", ":").split("_")
+        if found_arch not in (arch, "all") or version not in (None, found):
+            continue
+        if best is None or run(["dpkg", "--compare-versions", found, "gt", best[0]], check=False).returncode == 0:
+            best = found, path
+    return best[1] if best else None
 
 
 def fetch(package: str, *, arch: str = "all", suites: Sequence[str], version: str | None = None) -> Path:
@@ -244,14 +246,15 @@ def fetch(package: str, *, arch: str = "all", suites: Sequence[str], version: st
     environment asks the archive again.
     """
     ask = flag("UPDATE")
-    kept = None if ask else _cached(package, arch, suites, version)
+    where = cache_dir("debs", "+".join(suites))
+    kept = None if ask else _kept(where, package, arch, version)
     if kept:
         return kept
     deps.need("archive")
     for suite in suites:
         view = View(suite, native() if arch == "all" else arch)
         with lock(view.here / "lock"):
-            kept = None if ask else _cached(package, arch, [suite], version)
+            kept = None if ask else _kept(where, package, arch, version)
             if kept:
                 return kept
             asked = ask or not view.fresh()
@@ -278,7 +281,7 @@ def fetch(package: str, *, arch: str = "all", suites: Sequence[str], version: st
                 if not record:
                     continue
                 deb = view.download(record)
-            return deb.rename(cache_dir("debs", suite) / deb.name)
+            return deb.rename(where / deb.name)
     wanted = package + (f" {version}" if version else "")
     raise Err(f"the archive does not have {wanted} (any more); looked in: {', '.join(suites)}",
               "KSRC=<kernel tree> takes a kernel from elsewhere; or look whether the package has a new name")

@@ -42,6 +42,10 @@ def git(where: Path, *args: str, data: str | None = None, check: bool = True) ->
     return done.stdout.strip()
 
 
+def errors(done: subprocess.CompletedProcess[str]) -> int:
+    return sum(line.startswith("error: ") for line in done.stderr.splitlines())
+
+
 def snapshot(path: Path) -> dict[str, tuple[int, int, str]]:
     """Every file: mode, modification time, content."""
     found = {}
