@@ -31,7 +31,7 @@ import qemu                                                         # noqa: E402
 import report                                                       # noqa: E402
 from common import Err, cache_dir, run, stage                       # noqa: E402
 
-KEEP = 5                        # runs of one base that are kept
+KEEP = 12                       # runs of one base that are kept
 MIN_QEMU = (10, 0)              # the first that models GBPA
 # What of the newer QEMU is unpacked; its libraries are those that the system's QEMU needs.
 QEMU_PACKAGES = ("qemu-system-arm", "qemu-system-data", "qemu-system-common")

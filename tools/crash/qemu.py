@@ -217,11 +217,13 @@ def boot(directory: Path, argv: list[str], scenario: Scenario,
         sender.start()
         run.lost = _converse(run, channel, process, scenario, progress)
     finally:
-        if sender:
-            sender.stop.set()
         process.kill()
         process.wait()
         run.end = time.time()
+        if sender:
+            sender.stop.set()
+            sender.join()
+            run.sent = sender.sent
         for sock in (nic, channel, host):
             if sock:
                 sock.close()
@@ -229,8 +231,6 @@ def boot(directory: Path, argv: list[str], scenario: Scenario,
         stderr.close()
         for name in ("nic.sock", "host.sock", "verdict.sock"):
             (directory / name).unlink(missing_ok=True)
-    sender.join()
-    run.sent = sender.sent
     return run
 
 

@@ -83,7 +83,7 @@ def table(report: Report, colour: bool = False) -> str:
     out.append(f"{'verdict':<{LABEL}} | " + " | ".join(verdicts).rstrip())
     out += ["", "transl: until the device's take-over; the others: until the shutdown", ""]
     for name, run in report.runs.items():
-        if run.why and not run.rules:
+        if run.verdict == "LOST" or run.why and not run.rules:
             out += _wrap(f"{name}: {run.verdict}: {run.why}", 100)
         for judged in run.rules:
             if name == "patched" or judged.number == 2:
