@@ -506,16 +506,26 @@ static const char *pid_time(const char *line, const char *end)
 /* "YYYY-MM-DDTHH:MM:SS.MICROSECONDSZ " at the start of a line: what follows, or NULL. */
 static const char *iso_time(const char *line, const char *end)
 {
-	static const char form[] = "0000-00-00T00:00:00.000000Z ";
+	static const char form[] = "0000-00-00T00:00:00";
 	static char minute[sizeof("YYYY-MM-DDTHH:MM")];
 	static uint64_t minute_start;
 	const size_t len = sizeof(form) - 1;
+	const char *at = line + len;
+	uint64_t micros = 0;
 
 	if (end - line < (ssize_t)len)
 		return NULL;
 	for (size_t i = 0; i < len; i++)
 		if (form[i] == '0' ? !isdigit((unsigned char)line[i]) : line[i] != form[i])
 			return NULL;
+	/* Microseconds that happen to be 0 are left out. */
+	if (at < end && *at == '.') {
+		at = number(at + 1, end, &micros);
+		if (!at || at - line != (ssize_t)len + 7)
+			return NULL;
+	}
+	if (end - at < 2 || at[0] != 'Z' || at[1] != ' ')
+		return NULL;
 	if (memcmp(line, minute, sizeof(minute) - 1)) {
 		struct tm tm = { };
 
@@ -524,10 +534,8 @@ static const char *iso_time(const char *line, const char *end)
 			return NULL;
 		minute_start = timegm(&tm) * 1000000ULL;
 	}
-	now = minute_start + ((line[17] - '0') * 10 + (line[18] - '0')) * 1000000ULL;
-	for (uint64_t i = 20, unit = 100000; i < 26; i++, unit /= 10)
-		now += (line[i] - '0') * unit;
-	return line + len;
+	now = minute_start + ((line[17] - '0') * 10 + (line[18] - '0')) * 1000000ULL + micros;
+	return at + 2;
 }
 
 static bool is_event(const char *name, const char *end)

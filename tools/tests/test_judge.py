@@ -1,0 +1,435 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The trace reader and the judge, on captured traces.
+
+Each trace in traces/ was captured from a real run and thinned out; facts.json says when that
+run panicked and shut down and where its crash kernel lived. The bad traces are the clean
+one with a small edit, so that each rule is seen to pass and to fail.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(TOP / "tools"), str(TOP / "tools" / "crash")]
+
+import judge        # noqa: E402
+import qemu         # noqa: E402
+
+TRACES = Path(__file__).with_name("traces")
+FACTS = json.loads((TRACES / "facts.json").read_text())
+CLEAN = "patched-10.0.2"
+CONSOLE = "[0.0] Booting Linux on physical CPU 0x0\n[0.1] fine\n" * 2
+
+
+@pytest.fixture(scope="session")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    binary = tmp_path_factory.mktemp("trace") / "trace"
+    subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", binary,
+                    TOP / "tools" / "crash" / "trace.c"], check=True)
+    return binary
+
+
+class Case:
+    """A captured trace, as lines to edit, and its judgement."""
+
+    def __init__(self, reader: Path, tmp_path: Path, name: str = CLEAN) -> None:
+        self.reader, self.path = reader, tmp_path / "trace.log"
+        facts = FACTS[name]
+        self.panic, self.shutdown = facts["panic"], facts["shutdown"]
+        self.memory = [(int(start, 16), int(end, 16)) for start, end in facts["crash_memory"]]
+        self.lines = (TRACES / f"{name}.log").read_text().splitlines(keepends=True)
+
+    def time(self, line: str) -> float:
+        match = re.match(r"\d+@(\d+\.\d+):", line)
+        return float(match[1]) if match else 0.0
+
+    def find(self, pattern: str, after: float | None = None) -> int:
+        """The first matching line after the panic."""
+        after = self.panic if after is None else after
+        return next(i for i, line in enumerate(self.lines)
+                    if re.search(pattern, line) and self.time(line) > after)
+
+    def insert(self, at: int, event: str) -> None:
+        stamp = self.lines[at].split(":")[0]
+        self.lines.insert(at, f"{stamp}:{event}\n")
+
+    def trace(self) -> dict:
+        self.path.write_text("".join(self.lines))
+        return judge.read_trace(self.reader, self.path, self.panic, self.shutdown, self.memory)
+
+    def evidence(self) -> judge.Evidence:
+        """With frames sent all the time, and all that were due in the vmcore."""
+        trace = self.trace()
+        sent = [self.panic - 1 + i / 400 for i in range(4000)]
+        completions = next((s["completions"] for s in trace["streams"] if s["sid"] == judge.SLOW), 0)
+        return judge.Evidence(trace, sent, self.panic, frames=set(range(4000)),
+                              reads=set(range(completions)), console=CONSOLE)
+
+    def judge(self) -> judge.Judgement:
+        return judge.judge(self.evidence())
+
+
+@pytest.fixture
+def case(reader: Path, tmp_path: Path) -> Case:
+    return Case(reader, tmp_path)
+
+
+def failed(judgement: judge.Judgement) -> list[int]:
+    return [rule.number for rule in judgement.rules if rule.status == judge.FAIL]
+
+
+def rule(judgement: judge.Judgement, number: int) -> judge.Rule:
+    found = judgement.rule(number)
+    assert found
+    return found
+
+
+# --- what each supported QEMU writes
+
+@pytest.mark.parametrize("name", sorted(FACTS))
+def test_formats_captured(reader: Path, tmp_path: Path, name: str) -> None:
+    judgement = Case(reader, tmp_path, name).judge()
+    if name.startswith("patched"):
+        assert judgement.verdict == "PASS", judgement.rules
+    else:
+        assert judgement.verdict == "FAIL"
+        assert 2 in failed(judgement) and 4 in failed(judgement)
+    rows = {row.sid: row for row in judgement.rows}
+    assert rows[judge.NIC].in_flight and rows[judge.NIC].translated >= judge.MIN_TRANSLATIONS
+
+
+def test_formats_agree(reader: Path, tmp_path: Path, case: Case) -> None:
+    """The same run in the form of QEMU 11: other time stamps, also on guest errors."""
+    import datetime
+
+    def iso(line: str) -> str:
+        when = case.time(line)
+        if not when:
+            return line
+        stamp = datetime.datetime.fromtimestamp(int(when), datetime.UTC)
+        micros = line.split(":")[0].split(".")[1]
+        text = line.split(":", 1)[1].replace("smmuv3_record_event", "smmuv3_propagate_event")
+        fraction = "" if micros == "000000" else f".{micros}"
+        return f"{stamp:%Y-%m-%dT%H:%M:%S}{fraction}Z {text}"
+
+    # One line at a whole second, where QEMU 11 leaves the fraction out.
+    second = next(i for i in range(1, len(case.lines))
+                  if 0 < int(case.time(case.lines[i - 1])) < int(case.time(case.lines[i])))
+    case.lines.insert(second, f"1@{int(case.time(case.lines[second]))}.000000:smmuv3_get_cd CD addr: 0x0\n")
+    before = case.trace()
+    case.lines = [iso(line) for line in case.lines]
+    assert any(re.match(r"\S+\d\dZ smmuv3_get_cd", line) for line in case.lines)
+    assert case.trace() == before
+
+
+# --- rule by rule: the clean trace passes, a small edit fails
+
+def test_clean(case: Case) -> None:
+    judgement = case.judge()
+    assert judgement.verdict == "PASS"
+    assert [r.status for r in judgement.rules] == [judge.PASS] * 7
+
+
+def test_rule1_too_few_translations(case: Case) -> None:
+    keep = 10
+    lines = []
+    for line in case.lines:
+        if "translate_success" in line and case.panic <= case.time(line) <= case.shutdown:
+            keep -= 1
+            if keep < 0:
+                continue
+        lines.append(line)
+    case.lines = lines
+    judgement = case.judge()
+    assert rule(judgement, 1).status == judge.INVALID
+    assert "fewer than 32" in rule(judgement, 1).detail
+
+
+def test_rule1_no_crash_kernel(case: Case) -> None:
+    case.lines = [line for line in case.lines
+                  if "write_mmio" not in line or case.time(line) < case.panic]
+    assert rule(case.judge(), 1).status == judge.INVALID
+
+
+@pytest.mark.parametrize("event", [
+    "smmuv3_translate_abort smmuv3-iommu-memory-region-8-1 sid=0x8 abort on iova:0xfffc1380 is_write=0",
+    "smmuv3_translate_bypass smmuv3-iommu-memory-region-8-1 sid=0x8 STE bypass iova:0x1000 is_write=1",
+    "smmuv3_translate_disable smmuv3-iommu-memory-region-8-1 sid=0x8 bypass (smmu disabled) "
+    "iova:0x1000 is_write=1",
+    "smmuv3_record_event F_TRANSLATION sid=0x8",
+    "smmuv3_propagate_event F_TRANSLATION sid=0x8",
+])
+def test_rule2_one_event(case: Case, event: str) -> None:
+    case.insert(case.find("sid=0x8 iova"), event)
+    judgement = case.judge()
+    assert failed(judgement) == [2]
+    assert judgement.verdict == "FAIL" and "NIC" in rule(judgement, 2).detail
+
+
+def test_rule2_fault_without_event_queue(case: Case) -> None:
+    """EVENTQEN = 0: only an untimed guest error tells, by where it stands."""
+    error = "smmuv3-iommu-memory-region-8-1 translation failed for iova=0xfffc1390 (SMMU_EVT_F_TRANSLATION)\n"
+    at = case.find("sid=0x8 iova")
+    case.lines.insert(at + 1, error)
+    assert failed(case.judge()) == [2]
+    del case.lines[at + 1]
+    case.lines.append(error)            # after the shutdown
+    assert failed(case.judge()) == []
+
+
+def test_rule2_not_a_watched_stream(case: Case) -> None:
+    """A device with no DMA in flight after the panic, hit only after its take-over."""
+    at = case.find("streamid= 0x18") + 1
+    case.insert(at, "smmuv3_translate_abort smmuv3-iommu-memory-region-24-3 sid=0x18 abort on "
+                    "iova:0x0 is_write=0")
+    judgement = case.judge()
+    assert next(row for row in judgement.rows if row.sid == 0x18).aborted == 1
+
+
+def test_rule2_never_taken_over(case: Case) -> None:
+    """Its watch lasts to the shutdown."""
+    case.lines = [line for line in case.lines if not ("streamid= 0x8\n" in line and case.time(line) > case.panic)]
+    case.lines = [line for line in case.lines if not (
+        "translate_success" in line and "sid=0x8 " in line and
+        case.time(line) > case.panic and
+        any(start <= int(re.search(r"translated=(0x\w+)", line)[1], 16) <= end for start, end in case.memory))]
+    assert failed(case.judge()) == []
+    last = max(i for i, line in enumerate(case.lines) if case.panic < case.time(line) < case.shutdown)
+    case.insert(last, "smmuv3_translate_abort smmuv3-iommu-memory-region-8-1 sid=0x8 abort on "
+                      "iova:0x0 is_write=0")
+    judgement = case.judge()
+    assert failed(judgement) == [2] and "never taken over" in rule(judgement, 2).detail
+
+
+def test_rule2_taken_over_too_early(case: Case) -> None:
+    """The STE replaced while the device still runs: its next accesses fail."""
+    at = case.find("sid=0x8 iova", case.trace()["probe"])
+    case.lines = [line for line in case.lines if not ("sid=0x8 " in line and "success" in line and
+                                                      case.time(line) > case.time(case.lines[at]))]
+    case.insert(at + 1, "smmuv3_cmdq_cfgi_ste streamid= 0x8")
+    case.lines.insert(at + 2, "smmuv3-iommu-memory-region-8-1 translation failed for "
+                              "iova=0xfffc1390 (SMMU_EVT_F_TRANSLATION)\n")
+    judgement = case.judge()
+    assert 2 in failed(judgement) and "taken over while it was busy" in rule(judgement, 2).detail
+
+
+def test_rule3_old_into_crash_kernel(case: Case) -> None:
+    at = case.find("sid=0x8 iova")
+    start = case.memory[0][0]
+    case.lines[at] = re.sub(r"translated=0x\w+", f"translated={start + 0x1000:#x}", case.lines[at])
+    judgement = case.judge()
+    assert failed(judgement) == [3] and "1 old translations" in rule(judgement, 3).detail
+
+
+def test_rule3_new_into_crashed_kernel(case: Case) -> None:
+    """Two address spaces that share a TLB tag look like this."""
+    at = case.find("sid=0x18 iova")
+    case.lines[at] = re.sub(r"translated=0x\w+", "translated=0x41234000", case.lines[at])
+    judgement = case.judge()
+    assert failed(judgement) == [3] and "1 new translations" in rule(judgement, 3).detail
+    assert "-> 0x41234000" in rule(judgement, 3).detail
+
+
+def test_rule3_doorbell(case: Case) -> None:
+    at = case.find("sid=0x18 iova")
+    case.lines[at] = re.sub(r"translated=0x\w+", f"translated={judge.DOORBELL:#x}", case.lines[at])
+    assert case.judge().verdict == "PASS"
+
+
+@pytest.mark.parametrize(("write", "said"), [
+    ("addr: 0x20 val:0x8", "SMMUEN cleared 1 times"),
+    ("addr: 0x80 val:0x4000000058105000", "STRTAB_BASE(_CFG) written 1 times"),
+    ("addr: 0x84 val:0x40000000", "STRTAB_BASE(_CFG) written 1 times"),
+    ("addr: 0x88 val:0x10210", "STRTAB_BASE(_CFG) written 1 times"),
+    ("addr: 0x28 val:0xd75", "CR1 written 1 times"),
+    ("addr: 0x2c val:0x6", "CR2 written 1 times"),
+])
+def test_rule4_register_write(case: Case, write: str, said: str) -> None:
+    case.insert(case.find("write_mmio addr: 0x90 "), f"smmuv3_write_mmio {write} size: 0x4(0)")
+    judgement = case.judge()
+    assert failed(judgement) == [4]
+    assert said in rule(judgement, 4).detail
+
+
+def test_rule4_first_kernel_may(case: Case) -> None:
+    """Before the panic the first kernel programs what it likes."""
+    case.lines.insert(0, case.lines[0].split(":")[0] + ":smmuv3_write_mmio addr: 0x2c val:0x6 size: 0x4(0)\n")
+    assert case.judge().verdict == "PASS"
+
+
+def test_rule4_gbpa_at_shutdown(case: Case) -> None:
+    case.lines = [line for line in case.lines if "write_mmio addr: 0x44 " not in line]
+    judgement = case.judge()
+    assert failed(judgement) == [4] and "GBPA" in rule(judgement, 4).detail
+
+
+def test_rule5_a_frame_is_missing(case: Case) -> None:
+    evidence = case.evidence()
+    probed, due = judge.expected_frames(evidence)
+    assert probed and set(probed) <= set(due)
+    assert judge.judge(evidence).verdict == "PASS"
+    for number in (probed[0], probed[-1], due[0]):
+        evidence.frames = set(range(4000)) - {number}
+        assert failed(judge.judge(evidence)) == [5]
+
+
+def test_rule5_only_what_was_due(case: Case) -> None:
+    evidence = case.evidence()
+    _, due = judge.expected_frames(evidence)
+    evidence.frames = set(due)
+    assert judge.judge(evidence).verdict == "PASS"
+
+
+def test_rule5_full_ring(case: Case) -> None:
+    evidence = case.evidence()
+    _, due = judge.expected_frames(evidence)
+    room = len(due) - 5 + judge.IN_FLIGHT
+    evidence.ring = room + judge.RING_MARGIN
+    evidence.frames = set(due[:-5])
+    assert judge.expected_frames(evidence)[1] == due[:-5]
+    assert not [r for r in judge.judge(evidence).rules if r.status == judge.FAIL]
+
+
+def test_rule5_a_read_is_missing(case: Case) -> None:
+    evidence = case.evidence()
+    assert evidence.reads
+    evidence.reads.pop()
+    assert failed(judge.judge(evidence)) == [5]
+
+
+def test_rule5_nothing_due(case: Case) -> None:
+    evidence = case.evidence()
+    evidence.sent = []
+    assert rule(judge.judge(evidence), 5).status == judge.INVALID
+
+
+def test_rule6_vmcore(case: Case) -> None:
+    evidence = case.evidence()
+    evidence.vmcore = "drgn: no panic message"
+    assert failed(judge.judge(evidence)) == [6]
+    evidence.frames = evidence.reads = None
+    assert failed(judge.judge(evidence)) == [5, 6]
+
+
+@pytest.mark.parametrize("line", [
+    "[    1.0] WARNING: CPU: 0 PID: 1 at drivers/iommu/x.c:1 f+0x0/0x10",
+    "[    1.0] WARNING: drivers/iommu/x.c:1 at f+0x0/0x10, CPU#0: swapper/0/1",
+    "[    1.0] BUG: KASAN: slab-out-of-bounds in f+0x0",
+    "[    1.0] Internal error: Oops: 0000000096000044 [#1] SMP",
+    "[    1.0] Unable to handle kernel NULL pointer dereference at virtual address 0",
+    "[    1.0] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!",
+    "[    1.0] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+    "[    1.0] UBSAN: shift-out-of-bounds in a.c",
+    "[    1.0] INFO: task init:1 blocked for more than 120 seconds.",
+])
+def test_rule7_log(line: str) -> None:
+    assert judge.scan(CONSOLE).status == judge.PASS
+    assert judge.scan(CONSOLE + line + "\n").status == judge.FAIL
+
+
+def test_rule7_needs_both_logs() -> None:
+    assert judge.scan("").status == judge.INVALID
+    assert judge.scan(CONSOLE[:len(CONSOLE) // 2]).status == judge.INVALID
+
+
+def test_rule7_allowed_needs_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(pattern and reason for pattern, reason in judge.ALLOWED)
+    monkeypatch.setattr(judge, "ALLOWED", ((r"at drivers/a\.c", "known"),))
+    assert judge.scan(CONSOLE + "WARNING: at drivers/a.c:1\n").status == judge.PASS
+    assert judge.scan(CONSOLE + "WARNING: at drivers/b.c:1\n").status == judge.FAIL
+
+
+# --- a trace that cannot be read is an error, not a pass
+
+def edit_cut(lines: list[str]) -> None:
+    lines[-1] = lines[-1][:-10]
+
+
+def edit_no_newline(lines: list[str]) -> None:
+    lines[-1] = lines[-1].rstrip("\n")
+
+
+def edit_event(lines: list[str]) -> None:
+    lines.insert(5, lines[5].split(":")[0] + ":smmuv3_translate_maybe sid=0x8\n")
+
+
+def edit_field(lines: list[str]) -> None:
+    at = next(i for i, line in enumerate(lines) if "translate_success" in line)
+    lines[at] = lines[at].replace("sid=", "stream=")
+
+
+def edit_untimed(lines: list[str]) -> None:
+    at = next(i for i, line in enumerate(lines) if "translate_success" in line)
+    lines[at] = lines[at].split(":", 1)[1]
+
+
+def edit_half_line(lines: list[str]) -> None:
+    lines[7] = lines[7][:20] + "\n"
+
+
+def edit_empty(lines: list[str]) -> None:
+    lines.clear()
+
+
+def edit_foreign(lines: list[str]) -> None:
+    lines[:] = ["gicv3_dist_read: invalid guest read at offset 000000000000000c size 4\n"]
+
+
+@pytest.mark.parametrize("edit", [edit_cut, edit_no_newline, edit_event, edit_field, edit_untimed,
+                                  edit_half_line, edit_empty, edit_foreign])
+def test_unreadable(case: Case, edit: Callable[[list[str]], None]) -> None:
+    edit(case.lines)
+    with pytest.raises(ValueError, match=r"trace\.log:\d+: "):
+        case.trace()
+
+
+def test_cut_between_lines(case: Case) -> None:
+    """Whole lines, but the end is missing: rule 4 has not seen the shutdown."""
+    case.lines = [line for line in case.lines if case.time(line) < case.shutdown]
+    judgement = case.judge()
+    assert rule(judgement, 4).status == judge.INVALID and judgement.verdict == "INVALID"
+
+
+def test_fields_by_name(case: Case) -> None:
+    """Another order and other separators, as between versions."""
+    before = case.trace()
+    for at, line in enumerate(case.lines):
+        match = re.match(r"(.*translate_success \S+) (sid=\S+) (iova=\S+) (translated=\S+) (.*)", line)
+        if match:
+            head, sid, iova, where, rest = match.groups()
+            case.lines[at] = (f"{head} {where.replace('=', ':')} new=1 {iova.replace('=', ': ')} "
+                              f"{sid.replace('=', '= ')} {rest}\n")
+    assert case.trace() == before
+
+
+def test_frame_is_recognised(tmp_path: Path) -> None:
+    """The sender's frame and the vmcore's reader are two ends of one thing."""
+    from vmcore import EHDR, PHDR, Vmcore
+    nonce = 0x1234567
+    good, bad = qemu.frame(nonce, 5), bytearray(qemu.frame(nonce, 6))
+    bad[100] ^= 1
+    block = qemu.expected_block(nonce, 3)
+    memory = (bytes(77) + good + bytes(99) + bytes(bad) + qemu.frame(nonce + 2, 7)).ljust(8192, b"\0") + block
+    header = EHDR.pack(b"\x7fELF\x02\x01\x01", 4, 183, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    segment = PHDR.pack(1, 7, 120, 0, 0x40000000, len(memory), len(memory), 0)
+    path = tmp_path / "vmcore"
+    path.write_bytes(header + segment + memory + bytes(4096))
+    core = Vmcore(path)
+    assert core.frames(nonce) == {5}
+    assert core.read(0x40000000 + 77, len(good)) == good
+    half = qemu.READ_SIZE // 2
+    where = 0x40000000 + 8192
+    assert core.read_landed(nonce, 3, [f"{where:#x}:{half:#x}", f"{where + half:#x}:{half:#x}"])
+    assert not core.read_landed(nonce, 3, [f"{where + half:#x}:{half:#x}", f"{where:#x}:{half:#x}"])
+    assert not core.read_landed(nonce, 2, [f"{where:#x}:{2 * half:#x}"])
+    path.write_bytes(b"not an ELF file at all".ljust(100, b"."))
+    with pytest.raises(ValueError):
+        Vmcore(path)
