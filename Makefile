@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Every verb. BASE= and KSRC= choose the base kernel, V=1 shows the commands; make hands
-# variables of its command line on to the tools.
+# Every verb. BASE= and KSRC= choose the base kernel, CONFIG= a scenario of configs/ in place
+# of .config, UPDATE=1 asks the archive for newer packages, V=1 shows the commands. make
+# hands the variables of its command line on to the tools.
 
 PYTHON ?= /usr/bin/python3
 

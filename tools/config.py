@@ -37,9 +37,10 @@ def _load(kconf: kconfiglib.Kconfig, path: Path) -> None:
         kconf.load_config(str(path))
     except OSError as err:
         raise Err(f"{path}: {os.strerror(err.errno or 0)}", "make defconfig", USAGE) from err
-    problems = [warning.strip() for warning in kconf.warnings if path.name in warning]
-    if problems:
-        raise Err(problems[0], f"mend {path}, or `make menuconfig`", USAGE)
+    for symbol in kconf.unique_defined_syms:
+        _ = symbol.str_value    # only now a value out of its range is noticed
+    if kconf.warnings:
+        raise Err(kconf.warnings[0].strip(), f"mend {path}, or `make menuconfig`", USAGE)
 
 
 class Config:
@@ -68,9 +69,13 @@ class Config:
 
 
 def load(defconfig: str | None = None) -> Config:
-    """The user's .config, or a file of configs/ by name, or else the defaults."""
+    """A file of configs/ by name (CONFIG= names it), or the user's .config, or else the defaults."""
     kconf = _kconfig()
+    defconfig = defconfig or os.environ.get("CONFIG")
     if defconfig:
+        if not (TOP / "configs" / defconfig).is_file():
+            names = " ".join(sorted(path.name for path in (TOP / "configs").glob("*_defconfig")))
+            raise Err(f"no configuration configs/{defconfig}", f"choose one of: {names}", USAGE)
         _load(kconf, TOP / "configs" / defconfig)
     elif DOTCONFIG.exists():
         _load(kconf, DOTCONFIG)
@@ -92,9 +97,6 @@ def cli() -> int:
         return 0
     if what == "defconfig":
         what = "default_defconfig"
-    if not (TOP / "configs" / what).is_file():
-        names = " ".join(sorted(path.name for path in (TOP / "configs").glob("*_defconfig")))
-        raise Err(f"no configuration configs/{what}", f"choose one of: {names}", USAGE)
     load(what)._kconf.write_config(str(DOTCONFIG))
     say(f"{DOTCONFIG} written from configs/{what}")
     return 0

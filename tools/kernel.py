@@ -173,7 +173,7 @@ def build(base: str, patched: bool, ksrc: str | None = None) -> Kernel:
             return _kept(there)
         log = store.here / f"build-{'patched' if patched else 'unpatched'}.log"
         log.write_text("")
-        with stage(f"building {base} {'patched' if patched else 'unpatched'}") as step, _objects(store) as obj:
+        with _objects(store) as obj, stage(f"building {base} {'patched' if patched else 'unpatched'}") as step:
             store.check_out(commit)
             first = not (obj / "vmlinux").exists()
             _configure(step, store, obj, wanted, log)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The verbs' list, the configuration and the manifest."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import PYTHON, TOP, Project
+
+SHOW = "import sys; sys.path.insert(0, 'tools'); import config, common; common.main(lambda: print({}))"
+
+
+def show(project: Project, what: str, code: int = 0, **env: str) -> str:
+    done = project.run(PYTHON, "-c", SHOW.format(what), code=code, **{"BASE": "", **env})
+    return done.stdout.strip() if code == 0 else done.stderr
+
+
+def test_help_names_every_verb_and_no_other(project: Project) -> None:
+    text = project.run("make", "help").stdout
+    named = [line.split()[0] for line in text.splitlines()]
+    phony = next(line for line in (TOP / "Makefile").read_text().splitlines() if line.startswith(".PHONY:"))
+    assert sorted(named) == sorted(phony.split()[1:])
+    assert all(len(line.split()) > 1 and len(line) < 100 for line in text.splitlines())
+
+
+def test_dry_runs_do_nothing(project: Project) -> None:
+    named = [line.split()[0] for line in project.run("make", "help").stdout.splitlines()]
+    for verb in [*named, "7.3_defconfig"]:
+        assert "tools/" in project.run("make", "-n", verb).stdout or verb == "help"
+    assert not project.cache.exists() and not (project.top / ".config").exists()
+
+
+def test_every_named_configuration_loads(project: Project) -> None:
+    (project.top / "patches" / "bases").write_text((TOP / "patches" / "bases").read_text())
+    for path in (TOP / "configs").glob("*_defconfig"):
+        project.run("make", f"PYTHON={PYTHON}", path.name)
+        assert show(project, "config.load()['BASE']")
+
+
+def test_values_have_types_and_an_order(project: Project) -> None:
+    assert show(project, "config.load().base") == "9.8"
+    assert show(project, "repr(config.load()['CRASH_DELAY_MS'])") == "0"
+    (project.top / ".config").write_text("CONFIG_CRASH_DELAY_MS=5\n")
+    assert show(project, "config.load()['CRASH_DELAY_MS']") == "5"
+    (project.top / "configs" / "x_defconfig").write_text("CONFIG_CRASH_DELAY_MS=7\n")
+    assert show(project, "config.load()['CRASH_DELAY_MS']", CONFIG="x_defconfig") == "7"
+
+
+@pytest.mark.parametrize("line", ["CONFIG_NOPE=y", "CONFIG_CRASH_DELAY_MS=x", "CONFIG_CRASH_DELAY_MS=99999999", 'CONFIG_BASE="1.0"'])
+def test_a_mistake_is_an_error(project: Project, line: str) -> None:
+    (project.top / ".config").write_text(line + "\n")
+    assert "error:" in show(project, "config.load().base", code=2)
+
+
+def test_unknown_names(project: Project) -> None:
+    assert "choose one of: 9.8" in show(project, "config.load().base", code=2, BASE="1.0")
+    assert "default_defconfig" in project.tool("config", "no_defconfig", code=2).stderr
+
+
+@pytest.mark.parametrize("table", [
+    "9.8 linux-source-9.8 own 9.8 supported\n", "9.8 linux-source-9.8 own 9.8\n", "9.8 p own 9.8 unheard-of\n",
+    "9.8 p own 9.8 default\n9.8 p own 9.8 supported\n", "9.8 p own 9.8 default\n9.7 p own 9.7 default\n",
+])
+def test_a_broken_manifest(project: Project, table: str) -> None:
+    (project.top / "patches" / "bases").write_text(table)
+    assert "patches/bases" in show(project, "config.load().base", code=2)
+
+
+def test_a_new_base_is_one_row(project: Project) -> None:
+    with open(project.top / "patches" / "bases", "a") as manifest:
+        manifest.write("10.1  linux-source-10.1  later  10.1  best-effort  # new\n")
+    assert show(project, "config.load().base", BASE="10.1") == "10.1"
