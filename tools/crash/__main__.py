@@ -103,7 +103,9 @@ def scenario(conf: config.Config) -> qemu.Scenario:
     # Reads for as long as the crash kernel takes to come to its disks, but not much longer:
     # what is left over holds up its own first reads.
     reads = min(max(rate * (2000 + delay) // 1000, 4), 256)
-    return qemu.Scenario(frame_rate=int(conf["CRASH_FRAME_RATE"]), read_iops=rate, reads=reads,
+    # No more frames than the ring holds until then: a full ring proves nothing.
+    frames = min(int(conf["CRASH_FRAME_RATE"]), 3500 * 1000 // (2000 + delay))
+    return qemu.Scenario(frame_rate=frames, read_iops=rate, reads=reads,
                          delay_ms=delay, timeout=int(conf["CRASH_TIMEOUT_S"]),
                          first_cmdline=str(conf["CRASH_CMDLINE_FIRST"]),
                          crash_cmdline=str(conf["CRASH_CMDLINE_CRASH"]))

@@ -43,7 +43,7 @@ DEVICES = {0x8: "NIC", 0x10: "slow NVMe", 0x18: "dump NVMe"}
 
 @dataclass
 class Scenario:
-    frame_rate: int = 400
+    frame_rate: int = 1000
     read_iops: int = 8
     reads: int = 16
     delay_ms: int = 0
