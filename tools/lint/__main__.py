@@ -13,6 +13,7 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -73,6 +74,8 @@ def repositories(args: argparse.Namespace, needed: bool) -> tuple[Optional[Git],
 def build(args: argparse.Namespace, local: str) -> Lint:
     from_range = bool(local) and not os.path.exists(local) and is_range(local)
     git, reference = repositories(args, from_range or bool(getattr(args, "onto", "")))
+    for rev in args.mainline:
+        (reference or git or Git(args.repo)).revision(rev)
     lint = Lint(git, reference, args.mainline, args.fetch)
     stores = [g for g in (git, reference) if g]
     for where in args.series:
@@ -157,6 +160,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 128 + signal.SIGINT
     except (MemoryError, OSError, RecursionError) as e:
         print(f"error: {type(e).__name__}: {e}; next: check memory, disk and the repository", file=sys.stderr)
+        return ENVIRONMENT
+    except Exception:
+        progress("")
+        traceback.print_exc()
+        print("error: a bug of this tool: nothing was proven; next: report the lines above", file=sys.stderr)
         return ENVIRONMENT
 
 

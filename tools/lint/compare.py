@@ -381,25 +381,34 @@ def section_fits(section: bytes, lines: Lines, at: int) -> Optional[bool]:
 
 
 def right_sections(hunks: Sequence[Hunk], cut: Sequence[Edit], done: Outcome, local: Lines, path: str) -> bool:
+    """Whether each edit landed in the function that its hunk tells of."""
     if not FUNCTIONS.search(path):
         return True
-    base = 0
-    k = 0
+    heads = Heads(local)
+    base = k = 0
     for h in hunks:
-        size = len(h.old())
-        while k < len(cut) and cut[k].start <= base + size and (cut[k].start < base + size or cut[k].end <= base + size):
+        lines = h.old()
+        while k < len(cut) and cut[k].start <= base + len(lines) and cut[k].end <= base + len(lines):
             i, j = done.places[k]
-            if k == 0 or cut[k - 1].start < base:
-                # the section is that of the hunk's first line; heads inside the hunk change it
-                first = max(j - (i - base), 0)
-                if section_fits(h.section, local, first) is False and section_fits(h.section, local, j) is False:
-                    return False
             k += 1
-        base += size
+            told = h.section
+            for text in lines[:i - base]:
+                if text[:1] == b"}":
+                    told = b""
+                elif WORD.match(text) and not LABEL.match(text.rstrip()):
+                    told = text.rstrip()
+            here = heads.at(j)
+            if not told or here is None or here.startswith(b" ".join(told.split())):
+                continue
+            if section_fits(told, local, max(j - (i - base), 0)) is False and section_fits(told, local, j) is False:
+                return False
+        base += len(lines)
     return True
 
 
 def hunk_alignments(hunks: Sequence[Hunk], local: Lines) -> Iterator[list[tuple[int, int, int]]]:
+    """Where the hunks' lines are in the local file; hunks that do not fit as they are, are aligned
+    within the function they tell of, then within all that lies between their neighbours."""
     spots: list[Optional[int]] = []
     low = shift = 0
     for h in hunks:
@@ -408,22 +417,23 @@ def hunk_alignments(hunks: Sequence[Hunk], local: Lines) -> Iterator[list[tuple[
         spots.append(at)
         if at is not None:
             low, shift = at + len(want), at - h.start
-    pairs: list[tuple[int, int, int]] = []
-    base = 0
-    for k, h in enumerate(hunks):
-        want = h.old()
-        at = spots[k]
-        if at is not None:
-            pairs.append((base, at, len(want)))
-        else:
-            lo = next((s + len(hunks[n].old()) for n, s in reversed(list(enumerate(spots[:k]))) if s is not None), 0)
-            if k and pairs:
-                lo = max(lo, pairs[-1][1] + pairs[-1][2])
-            hi = next((s for s in spots[k + 1:] if s is not None), len(local))
-            lo, hi = section_window(h.section, local, lo, hi)
-            pairs += [(base + i, lo + j, n) for i, j, n in blocks(want, local[lo:hi])]
-        base += len(want)
-    yield pairs
+    for narrow in (True, False):
+        pairs: list[tuple[int, int, int]] = []
+        base = 0
+        for k, h in enumerate(hunks):
+            want, at = h.old(), spots[k]
+            if at is not None:
+                pairs.append((base, at, len(want)))
+            else:
+                lo = pairs[-1][1] + pairs[-1][2] if pairs else 0
+                hi = next((s for s in spots[k + 1:] if s is not None), len(local))
+                if narrow:
+                    lo, hi = section_window(h, local, lo, hi)
+                pairs += [(base + i, lo + j, n) for i, j, n in blocks(want, local[lo:hi])]
+            base += len(want)
+        yield pairs
+        if None not in spots:
+            break
 
 
 def best_place(h: Hunk, want: Lines, local: Lines, low: int, near: int) -> Optional[int]:
@@ -435,14 +445,12 @@ def best_place(h: Hunk, want: Lines, local: Lines, low: int, near: int) -> Optio
     return min(spots, key=lambda s: abs(s - near), default=None)
 
 
-def section_window(section: bytes, local: Lines, lo: int, hi: int) -> tuple[int, int]:
+def section_window(h: Hunk, local: Lines, lo: int, hi: int) -> tuple[int, int]:
     """The part of the file that a hunk's section names."""
-    if not section:
-        return lo, hi
-    for i in range(lo, hi):
-        if local[i].startswith(section):
+    for i in range(lo, hi) if h.section else ():
+        if local[i].startswith(h.section):
             end = next((j + 1 for j in range(i + 1, hi) if local[j][:1] == b"}"), hi)
-            return i, min(end + 8, hi)
+            return i, min(end + len(h.body), hi)
     return lo, hi
 
 

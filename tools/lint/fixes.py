@@ -466,14 +466,15 @@ class Fixes:
         shown = [f for f in found if everything or not f.status.startswith("present")]
         for f in sorted(shown, key=lambda f: not f.counts):
             p = self.carried[f.root]
+            key = f"{p.name} ({f.root[:12]}) lacks {f.claim.oid[:12]}"
+            out.keys.append(key)
             out.rows.append([Cell(f"{p.name} ({f.root[:12]})"), Cell(f.claim.oid[:12]), Cell(f.claim.title), Cell(f.release),
                              Cell(f.status, BAD if f.counts else GOOD if f.status.startswith(("present", "squashed")) else DOUBT)])
             out.data.append({"local": p.key(), "picked": f.root, "fix": f.claim.oid, "subject": f.claim.title, "about": f.via,
                              "release": f.release, "status": f.status, "missing": f.counts})
             if f.counts:
                 verb = "fixes" if f.claim.kind == FIX else "reverts"
-                out.findings.append(Finding("error", "missing-fix", f"{p.name} ({f.root[:12]})",
-                                            f"{f.claim.oid[:12]} ({f.claim.title}) {verb} {f.via[:12]}, and the branch lacks it",
+                out.findings.append(Finding("error", "missing-fix", key, f"{f.claim.title!r} {verb} {f.via[:12]}",
                                             "backport it, or put it on the ignore list with a date and a reason"))
         for prefix, (day, reason) in self.ignored.entries.items():
             if prefix not in self.ignored.used:

@@ -18,7 +18,7 @@ from typing import Iterable, Iterator, NamedTuple, Optional, Sequence
 
 OK, FINDINGS, USAGE, ENVIRONMENT = 0, 1, 2, 3
 
-SILENCE = float(os.environ.get("LINT_GIT_TIMEOUT", "300"))
+SILENCE = float(os.environ.get("LINT_TIMEOUT", "300"))
 CACHE_BYTES = 96 << 20
 HEX = re.compile(r"[0-9a-f]{4,64}")
 FETCH_TROUBLE = re.compile(r"could not fetch|promisor|unable to access|could not read from remote|"
@@ -125,7 +125,7 @@ class Process:
             if not ready and not can_write:
                 self.kill()
                 raise GitError(f"{self.name()} said nothing for {SILENCE:g} s and was stopped",
-                               "look at the repository, or set LINT_GIT_TIMEOUT higher")
+                               "look at the repository, or set LINT_TIMEOUT higher")
             if can_write:
                 assert self.todo is not None and self.child.stdin
                 try:

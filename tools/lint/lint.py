@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import os
 import re
-import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Optional, Sequence
 
 import message as msg
 from compare import CONTEXT, MATCH, MISMATCH, UNPROVEN, WHITESPACE, Verdict, compare
-from gitio import USAGE, Ambiguous, Err, FetchFailed, Git
+from gitio import SILENCE, USAGE, Ambiguous, Err, FetchFailed, Git
 from patches import FileChange, Onto, Patch, find_contents, load_mails, of_commit, parse_mail, split_mbox
 from report import BAD, DOUBT, GOOD, PLAIN, Cell, Finding, Report, progress
 
@@ -23,7 +24,7 @@ NOTED, MISSING, EXTRA, REORDERED = "noted", "missing", "extra", "reordered"
 UNRESOLVED, FETCH_FAILED, NA = "unresolved", "fetch failed", "N/A"
 FINE = (MATCH, CONTEXT, NOTED)
 STEPS = 16              # how far back upstream to look for another picked commit
-FETCH_SECONDS = 60
+FETCH_SECONDS = min(60.0, SILENCE)
 
 REMEDY = {
     MISMATCH: "restore the upstream change, or say why it differs in a line `[name: why]` between the provenance line and your Signed-off-by",
@@ -313,7 +314,7 @@ class Lint:
                 for m in got:
                     if m.msgid:
                         self.mails[m.msgid] = m
-            except (OSError, EOFError, ValueError, urllib.error.URLError) as e:
+            except (OSError, EOFError, ValueError, zlib.error, http.client.HTTPException) as e:
                 self.fetched[url] = str(e)
         if self.fetched[url] is not None:
             raise FetchFailed(f"{url}: {self.fetched[url]}", REMEDY[FETCH_FAILED])
@@ -538,6 +539,7 @@ class Lint:
         for r in self.rows:
             bad = {f.kind for f in r.findings if f.level == "error"}
             what = self.reference_text(r)
+            out.keys.append(r.where())
             out.rows.append([
                 Cell(r.name()), Cell(what), Cell(r.status, mood(r.status)),
                 Cell(r.subject, BAD if r.subject == "MISMATCH" else DOUBT if r.subject in ("case", "prefix") else

@@ -153,7 +153,7 @@ def fixed(message: str) -> list[tuple[str, str]]:
                 break
             hashes.append(more["hash"])
             end = more.end()
-        subject = rest[end:].strip(" \t.,;:-")
+        subject = rest[end:].lstrip(" \t.,;:->])").rstrip(" \t.,;:-")
         inner = re.fullmatch(r"\(\s*(.*?)\s*\)?", subject)
         subject = (inner[1] if inner else subject).strip(" \t])>").strip(QUOTES + " ")
         out += [(h.lower(), squeeze(subject) if len(hashes) == 1 else "") for h in hashes]

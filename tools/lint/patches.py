@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import os
 import re
+import zlib
 from dataclasses import dataclass, field
 from typing import Iterable, Optional, Sequence
 
@@ -167,11 +168,12 @@ def of_commit(git: Git, oid: str) -> Patch:
 def unquote(name: bytes) -> bytes:
     """Git's C-style quoting of a path."""
     name = name.rstrip(b"\r\n")
-    if not (name.startswith(b'"') and name.endswith(b'"') and len(name) > 1):
+    quoted = re.match(rb'"((?:[^"\\]|\\.)*)"', name)
+    if not quoted:
         return name.split(b"\t")[0]
     plain = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
     return re.sub(rb"\\([0-7]{3}|.)", lambda m: bytes([int(m[1], 8) & 255]) if len(m[1]) == 3
-                  else plain.get(m[1], m[1]), name[1:-1])
+                  else plain.get(m[1], m[1]), quoted[1])
 
 
 def strip_prefix(name: bytes, prefixed: bool) -> str:
@@ -402,7 +404,7 @@ def read_file(path: str) -> bytes:
         with open(path, "rb") as f:
             raw = f.read()
         return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError, gzip.BadGzipFile) as e:
+    except (OSError, EOFError, zlib.error) as e:
         raise Err(f"{path}: cannot be read ({e})", "check or fetch the file again", ENVIRONMENT) from None
 
 

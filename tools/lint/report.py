@@ -37,6 +37,7 @@ class Report:
     title: str
     columns: Sequence[str]
     rows: list[list[Cell]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)                   # what findings call each row
     data: list[dict[str, object]] = field(default_factory=list)     # a row each, for JSON
     findings: list[Finding] = field(default_factory=list)
     summary: str = ""
@@ -155,13 +156,8 @@ def as_junit(report: Report) -> str:
         body += f"<system-out>{xml(warn)}</system-out>" if warn else ""
         cases.append(f"<testcase classname={attr(report.columns[0])} name={attr(name)}>{body}</testcase>")
 
-    names = []
-    for row in report.rows:
-        name = row[0].text if row[0].text not in ("", "-") else row[1].text
-        names.append(row[0].text)
-        names.append(name)
-        case(f"{name} {row[1].text}" if name == row[0].text else name,
-             own.pop(row[0].text, []) + (own.pop(name, []) if name != row[0].text else []))
+    for key in report.keys:
+        case(key, own.pop(key, []))
     for where, found in own.items():
         case(where or "the whole run", found)
     return ('<?xml version="1.0" encoding="UTF-8"?>\n'

@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Missing fixes: every way people write Fixes:, what counts as present, the cache."""
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Optional
+
+import pytest
+
+from lintkit import BOB, FILE, LINT, MIKE, Repo, Result, fake_git, message, run
+
+sys.path.insert(0, str(LINT))
+import message as msg      # noqa: E402
+
+HASH = "0123456789abcdef0123456789abcdef01234567"
+TITLE = "foo: Do it (again)"
+
+
+@pytest.mark.parametrize("text, want", [
+    (f'Fixes: {HASH} ("{TITLE}")', [(HASH, TITLE)]),
+    (f'Fixes: {HASH[:7]} ("{TITLE}")', [(HASH[:7], TITLE)]),
+    (f"Fixes: {HASH[:12]} ('{TITLE}')", [(HASH[:12], TITLE)]),
+    (f"Fixes: {HASH[:12]} (“{TITLE}”)", [(HASH[:12], TITLE)]),
+    (f'Fixes: {HASH[:12]} "{TITLE}"', [(HASH[:12], TITLE)]),
+    (f"Fixes: {HASH[:12]} (foo: Do it)", [(HASH[:12], "foo: Do it")]),
+    (f"Fixes: {HASH[:12]} foo: Do it", [(HASH[:12], "foo: Do it")]),
+    (f"Fixes: {HASH[:12]}, foo: Do it", [(HASH[:12], "foo: Do it")]),
+    (f"Fixes: {HASH[:12]}: foo: Do it", [(HASH[:12], "foo: Do it")]),
+    (f"Fixes: {HASH[:12]}", [(HASH[:12], "")]),
+    (f"Fixes: {HASH[:12]}.", [(HASH[:12], "")]),
+    (f'Fixes: commit {HASH[:12]} ("{TITLE}")', [(HASH[:12], TITLE)]),
+    (f'Fixes: Commit {HASH[:12]} ("{TITLE}")', [(HASH[:12], TITLE)]),
+    (f'Fixes: commit: {HASH[:12]} ("{TITLE}")', [(HASH[:12], TITLE)]),
+    (f'Fixes: linux commit {HASH[:12]} ("{TITLE}")', [(HASH[:12], TITLE)]),
+    (f'Fixes commit {HASH[:12]} ("{TITLE}")', [(HASH[:12], TITLE)]),
+    (f'Fixes {HASH[:12]} ("{TITLE}")', [(HASH[:12], TITLE)]),
+    (f'fixes: {HASH[:12]} ("{TITLE}")', [(HASH[:12], TITLE)]),
+    (f'FIXES: {HASH[:12].upper()} ("{TITLE}")', [(HASH[:12], TITLE)]),
+    (f'  Fixes:{HASH[:12]} ("{TITLE}")', [(HASH[:12], TITLE)]),
+    (f'Fixes : {HASH[:12]} ("{TITLE}")', [(HASH[:12], TITLE)]),
+    (f'Fixes: ({HASH[:12]}) "{TITLE}"', [(HASH[:12], TITLE)]),
+    (f'Fixes: [{HASH[:12]}] "{TITLE}"', [(HASH[:12], TITLE)]),
+    (f'Fixes: <{HASH[:12]}> ("{TITLE}")', [(HASH[:12], TITLE)]),
+    (f'Fixes: ("{HASH[:12]} foo: Do it")', [(HASH[:12], "foo: Do it")]),
+    (f'Fixes: {HASH[:12]} ("foo: Do\n it (again)")', [(HASH[:12], TITLE)]),
+    (f"Fixes: {HASH[:12]}, {HASH[8:20]}", [(HASH[:12], ""), (HASH[8:20], "")]),
+    (f"Fixes: {HASH[:12]} and {HASH[8:20]}", [(HASH[:12], ""), (HASH[8:20], "")]),
+    (f'Fixes: {HASH[:12]} ("foo: Undo deadbeef1234")', [(HASH[:12], "foo: Undo deadbeef1234")]),
+    (f"Fixes: https://git.example/linux/c/{HASH}", [(HASH, "")]),
+    (f"Fixes: https://git.example/cgit/commit/?id={HASH[:12]}", [(HASH[:12], "")]),
+    ("Fixes: the thing", []),
+    ("Fixes: 123456", []),
+    ("Fixes a crash seen with 0123456789ab applied", []),
+    ("Fixes: CVE-2024-1234567", []),
+    ("Fixes: https://bugs.example/1234567", [("1234567", "")]),
+    ("Prefixes: 0123456789ab", []),
+], ids=lambda x: x[:60] if isinstance(x, str) else "")
+def test_forms_of_fixes(text: str, want: list[tuple[str, str]]) -> None:
+    assert msg.fixed(f"foo: Mend\n\nWhy.\n\n{text}\nSigned-off-by: {BOB}\n") == want
+
+
+@pytest.mark.parametrize("text, want", [
+    (f"This reverts commit {HASH}.", [(HASH, False)]),
+    (f"This reverts commit {HASH[:12]} (\"foo\").", [(HASH[:12], False)]),
+    (f"This partially reverts commit {HASH}.", [(HASH, True)]),
+    (f"This reverts part of commit {HASH}.", [(HASH, True)]),
+    (f"This reverts commits {HASH[:12]} and\n{HASH[8:20]}.", [(HASH[:12], False), (HASH[8:20], False)]),
+    (f"Revert commit {HASH}", [(HASH, False)]),
+    ("This reverts to the old way", []),
+])
+def test_forms_of_reverts(text: str, want: list[tuple[str, bool]]) -> None:
+    assert msg.reverted(f"foo: Back\n\n{text}\n") == want
+
+
+class History:
+    """Upstream commits on a line, and a branch that picks some."""
+
+    def __init__(self, path: Path):
+        self.up, self.local = Repo(path / "up"), Repo(path / "local")
+        self.cache = path / "cache"
+        self.n = 0
+        self.tree = {"f": (FILE, b"0\n")}
+        self.tip = self.up.commit(self.tree, message("start"), [])
+        self.base = self.here = self.local.commit(self.tree, message("start"), [])
+        self.local_tree = dict(self.tree)
+        self.subjects: dict[str, str] = {}
+
+    def add(self, subject: str, body: str = "") -> str:
+        self.n += 1
+        self.tree[f"d{self.n}"] = (FILE, b"%d\n" % self.n)
+        self.tip = self.up.commit(self.tree, f"{subject}\n\n{body}\nSigned-off-by: {MIKE}\n", [self.tip])
+        self.up.ref("heads/master", self.tip)
+        self.subjects[self.tip] = subject
+        return self.tip
+
+    def fix(self, of: str, subject: str = "", digits: int = 12) -> str:
+        return self.add(subject or f"fix {self.n}", f'Fixes: {of[:digits]} ("{self.subjects.get(of, "x")}")\n')
+
+    def revert(self, of: str) -> str:
+        return self.add(f'Revert "{self.subjects[of]}"', f"This reverts commit {of}.\n")
+
+    def pick(self, oid: str, line: Optional[str] = None, extra: str = "", content: bytes = b"") -> str:
+        self.n += 1
+        self.local_tree[f"l{self.n}"] = (FILE, content or b"%d\n" % self.n)
+        line = f"(cherry picked from commit {oid})\n" if line is None else line
+        self.here = self.local.commit(self.local_tree, f"{self.subjects.get(oid, 'ours')}\n\n{line}{extra}Signed-off-by: {BOB}\n", [self.here])
+        self.local.ref("heads/master", self.here)
+        return self.here
+
+    def run(self, *args: str, **how: object) -> Result:
+        env = {"XDG_CACHE_HOME": str(self.cache), **how.pop("env", {})}      # type: ignore[dict-item]
+        return run("fixes", "-C", str(self.local.path), "--reference", str(self.up.path), *args, f"{self.base}..{self.here}", env=env, **how)  # type: ignore[arg-type]
+
+    def missing(self, *args: str) -> set[str]:
+        r = self.run(*args)
+        assert r.data, r.err
+        got = {x["fix"] for x in r.data["rows"] if x["missing"]}
+        assert r.code == (1 if r.data["errors"] else 0) and bool(got) <= bool(r.data["errors"])
+        return got
+
+    def status(self, oid: str) -> str:
+        return {x["fix"]: x["status"] for x in self.run("--all").data["rows"]}.get(oid, "")
+
+
+@pytest.fixture()
+def h(tmp_path: Path) -> History:
+    return History(tmp_path)
+
+
+def test_a_fix_of_a_pick_and_only_that(h: History) -> None:
+    a, b = h.add("foo: A"), h.add("foo: B")
+    fa, fb = h.fix(a, digits=7), h.fix(b)
+    h.pick(a)
+    assert h.missing() == {fa}
+    assert fb not in h.run("--all").out         # what is not picked needs no fix
+
+
+def test_fixes_of_fixes(h: History) -> None:
+    a = h.add("foo: A")
+    f1 = h.fix(a)
+    f2 = h.fix(f1)
+    f3 = h.fix(f2, digits=40)
+    h.pick(a)
+    assert h.missing() == {f1, f2, f3}
+    assert f"via {f1[:12]}" in h.status(f2)
+    h.pick(f1)
+    assert h.missing() == {f2, f3}
+
+
+def test_reverts(h: History) -> None:
+    a, b, c = h.add("foo: A"), h.add("foo: B"), h.add("foo: C")
+    ra = h.revert(a)
+    fb = h.fix(b)
+    rfb = h.revert(fb)                          # the fix was no good: neither is needed
+    rc = h.revert(c)
+    h.revert(rc)                                # taken back: nor is this
+    part = h.add("foo: Less", f"This partially reverts commit {b}.\n")
+    for x in (a, b, c):
+        h.pick(x)
+    assert h.missing() == {ra, part}
+    assert h.status(fb) == f"reverted upstream by {rfb[:12]}"
+    h.pick(fb)
+    assert h.missing() == {ra, part, rfb}       # now the branch has it, and lacks its revert
+
+
+def test_present_under_another_hash(h: History) -> None:
+    a = h.add("foo: A")
+    fixes = [h.fix(a, f"foo: fix {n}") for n in range(6)]
+    h.pick(a)
+    h.pick(fixes[0], f"commit {fixes[0]} upstream.\n")
+    h.pick(fixes[1], f"[ Upstream commit {fixes[1]} ]\n")
+    h.pick(fixes[2], f"Git-commit: {fixes[2]}\n")
+    h.pick(fixes[3], f"(backported from commit {fixes[3][:12]})\n")
+    assert h.missing() == set(fixes[4:])
+    # the same content, nothing said
+    h.n += 1
+    where = next(k for k in h.up.trees[fixes[4]] if k not in h.up.trees[fixes[3]])
+    h.local_tree[where] = h.up.trees[fixes[4]][where]
+    h.here = h.local.commit(h.local_tree, f"SAUCE: ours\n\nSigned-off-by: {BOB}\n", [h.here])
+    assert h.missing() == {fixes[5]} and "equal patch-id" in h.status(fixes[4])
+
+
+def test_present_below_the_range(h: History) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    h.pick(f, f"commit {f} upstream.\n")        # stable had the fix before the branch began
+    h.base = h.here
+    h.pick(a)
+    assert h.missing() == set() and h.status(f).startswith("present as")
+
+
+def test_squashed_and_noted(h: History) -> None:
+    a = h.add("foo: A")
+    f, g = h.fix(a), h.fix(a)
+    h.pick(a, extra=f'[bob: squashed in {f[:12]} ("foo: fix")]\n')
+    assert h.missing() == {g} and h.status(f).startswith("squashed into")
+
+
+def test_reverted_locally(h: History) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    mine = h.pick(a)
+    undo = h.pick("", "", f"This reverts commit {mine}.\n")
+    assert h.missing() == set()
+    h.pick("", "", f"This reverts commit {undo}.\n")
+    assert h.missing() == {f}
+
+
+def test_prefix_collisions_are_told_apart_by_subject(h: History) -> None:
+    tree = h.up.tree(h.tree)
+    seen: dict[str, tuple[bytes, str]] = {}
+    n = 0
+    while True:
+        subject = f"foo: Number {n}"
+        raw = f"tree {tree}\nparent {h.tip}\nauthor a <a@b> {n} +0000\ncommitter a <a@b> 1700000100 +0000\n\n{subject}\n".encode()
+        oid = hashlib.sha1(b"commit %d\0" % len(raw) + raw).hexdigest()
+        if oid[:7] in seen:
+            other, other_subject = seen[oid[:7]]
+            break
+        seen[oid[:7]] = raw, subject
+        n += 1
+    a, b = h.up.write("commit", raw), h.up.write("commit", other)
+    h.subjects.update({a: subject, b: other_subject})
+    h.tip = h.up.commit(h.tree, message("Merge both"), [a, b])
+    fa, fb = h.fix(a, "mends a", 7), h.fix(b, "mends b", 7)
+    plain = h.add("mends whatever", f"Fixes: {a[:7]}\n")
+    h.pick(a)
+    assert h.missing() == {fa, plain}           # without a subject, better told than lost
+    h.base = h.here
+    h.pick(b)
+    assert h.missing() == {fb, plain}
+
+
+def test_a_wrong_hash_with_the_right_subject(h: History) -> None:
+    a, b = h.add("foo: A long enough subject"), h.add("foo: B")
+    f = h.add("foo: mend", 'Fixes: dead00beef00 ("foo: A long enough subject")\n')
+    h.add("foo: mend b", f'Fixes: {b[:12]} ("foo: A long enough subject")\n')       # that hash is B's
+    h.pick(a)
+    assert h.missing() == {f}
+
+
+def test_ignore_list(h: History, tmp_path: Path) -> None:
+    a = h.add("foo: A")
+    f, g = h.fix(a), h.fix(a)
+    child = h.fix(f)
+    h.pick(a)
+    path = tmp_path / "ignore"
+    path.write_text(f"# comment\n\n{f[:12]} 2026-01-02 not built here\n")
+    assert h.missing("--ignore", str(path)) == {g}
+    assert "ignored 2026-01-02: not built here" in h.run("--ignore", str(path)).out and child
+    path.write_text(f"{f[:12]} 2026-01-02 not built here\n{'ab' * 6} 2026-01-02 gone\n")
+    r = h.run("--ignore", str(path))
+    assert [x["kind"] for x in r.data["findings"] if x["level"] == "warning"] == ["stale-ignore"]
+    h.pick(f)
+    r = h.run("--ignore", str(path))
+    assert sum(x["kind"] == "stale-ignore" for x in r.data["findings"]) == 2        # present now: not needed any more
+    for bad in (f"{f[:12]} not built here\n", f"{f[:12]} 2026-01-02\n", f"{f[:5]} 2026-01-02 x\n"):
+        path.write_text(bad)
+        assert h.run("--ignore", str(path)).code == 2
+    assert h.run("--ignore", str(tmp_path / "none")).code == 2
+
+
+def test_first_release_and_columns(h: History) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    h.up.ref("tags/v6.1", h.tip)
+    h.add("more")
+    h.up.ref("tags/v6.2", h.tip)
+    g = h.fix(a)
+    h.pick(a)
+    r = h.run()
+    assert {x["fix"]: x["release"] for x in r.data["rows"]} == {f: "v6.1", g: "not released"}
+    h.up.ref("tags/v6.3", h.tip)
+    assert {x["fix"]: x["release"] for x in h.run().data["rows"]} == {f: "v6.1", g: "v6.3"}     # remembered, yet not stale
+    lines = h.run(form="plain").out.splitlines()
+    assert [c.strip() for c in lines[2].split(" | ")] == ["Picked commit", "Fix", "Subject", "First release", "Status"]
+
+
+def test_unresolved_picks_are_errors(h: History) -> None:
+    h.add("foo: A")
+    h.pick("f" * 40)
+    r = h.run()
+    assert r.code == 1 and [x["kind"] for x in r.data["findings"]] == ["unresolved"]
+    h.pick("", "")
+    assert "nameless" in [x["kind"] for x in h.run().data["findings"]]
+
+
+# --- the cache ---------------------------------------------------------------------------------------
+
+def files(h: History) -> list[Path]:
+    return sorted((h.cache / "smmuv3-kdump" / "lint").glob("*.tsv"))
+
+
+def reference_cache(h: History) -> Path:
+    return next(f for f in files(h) if f.read_bytes().startswith(b"lint cache 2\tfixes"))
+
+
+def test_cache_is_appended_to(h: History, tmp_path: Path) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    h.pick(a)
+    assert h.missing() == {f}
+    before = reference_cache(h).read_bytes()
+    trap = fake_git(tmp_path / "bin", 'case "$*" in *"log --stdin -z"*) exit 9;; esac')
+    assert h.run(env=trap).code == 1            # warm: the history is not read
+    g = h.fix(a)
+    assert h.run(env=trap).code == 3
+    assert h.missing() == {f, g}
+    after = reference_cache(h).read_bytes()
+    assert after.startswith(before) and after.count(b"\n=\t") == 2
+    assert h.missing() == {f, g}
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other version", "garbage", "half a record", "half an append", "two seals"])
+def test_a_damaged_cache_is_rebuilt(h: History, damage: str) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    h.pick(a)
+    assert h.missing() == {f}
+    h.add("foo: more")
+    g = h.fix(a)
+    assert h.missing() == {f, g}
+    path = reference_cache(h)
+    data = path.read_bytes()
+    path.write_bytes({
+        "cut": data[:-5], "flipped": data.replace(b"foo: A", b"foo: B"), "empty": b"", "garbage": os.urandom(4000),
+        "other version": data.replace(b"cache 2", b"cache 1"), "half a record": data[:data.index(b"\nF\t") + 20],
+        "half an append": data + b"F\tdead", "two seals": data + data[data.rindex(b"=\t"):]}[damage])
+    assert h.missing() == {f, g}
+    assert h.missing() == {f, g}
+
+
+def test_rewritten_history_is_read_anew(h: History) -> None:
+    a = h.add("foo: A")
+    kept = h.tip
+    tree = dict(h.tree)
+    f = h.fix(a)
+    h.pick(a)
+    assert h.missing() == {f}
+    h.tip, h.tree = kept, tree
+    g = h.fix(a, "another fix")
+    assert h.missing() == {g}
+
+
+def test_cut_or_lying_log_never_ends_in_the_cache(h: History, tmp_path: Path) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    for n in range(20):
+        h.add(f"more {n}")
+    h.pick(a)
+    for n, script in enumerate((
+            'case "$*" in *"log --stdin -z"*) $REAL "$@" | head -c 1500; exit 0;; esac',
+            'case "$*" in *"log --stdin -z"*) $REAL "$@" | head -c 1500; kill -9 $$;; esac',
+            'case "$*" in *"log --stdin -z"*) exit 0;; esac',
+            'case "$*" in *"log --stdin -z"*) exec sleep 60;; esac',
+            'case "$*" in *"log --stdin -z"*) $REAL "$@" | tr "\\0" "\\1"; exit 0;; esac',
+            'case "$*" in *"log --stdin -z"*) $REAL "$@" | LC_ALL=C sed -z 3d; exit 0;; esac',
+            'case "$*" in *patch-id*) exit 1;; esac',
+            'case "$*" in *name-rev*) exit 1;; esac; case "$*" in *for-each-ref*tags) echo x;; esac')):
+        env = {**fake_git(tmp_path / f"bin{n}", script), "LINT_TIMEOUT": "2"}
+        if "name-rev" in script:
+            h.up.ref("tags/v1", h.tip)
+        r = h.run(env=env)
+        assert r.code == 3 and r.err.startswith("error: "), (script, r.out, r.err)
+    assert h.missing() == {f}
+
+
+def test_unwritable_cache(h: History) -> None:
+    a = h.add("foo: A")
+    h.pick(a)
+    h.cache.mkdir()
+    (h.cache / "smmuv3-kdump").write_text("in the way")
+    r = h.run()
+    assert r.code == 3 and "XDG_CACHE_HOME" in r.err

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The tool from outside: git that misbehaves, output forms, exit codes, b4, random edits."""
+from __future__ import annotations
+
+import os
+import pty
+import random
+import re
+import select
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree
+from pathlib import Path
+
+import pytest
+
+from lintkit import BOB, FILE, LINT, Repo, fake_git, message, put, run, sub
+from lintworld import C, World
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("lint"))
+
+
+def args(w: World, spec: str) -> tuple[str, ...]:
+    return ("compare", "-C", str(w.local.path), "--reference", str(w.up.path), spec)
+
+
+# --- git that fails, hangs, lies or is killed half-way: never green ------------------------------
+
+FAULTS = {
+    "is not there": "exit 127",
+    "fails at once": "exit 128",
+    "fails at rev-list": 'case "$*" in *rev-list*) echo fatal: no >&2; exit 128;; esac',
+    "fails at cat-file": 'case "$*" in *cat-file*) echo fatal: no >&2; exit 128;; esac',
+    "hangs at rev-list": 'case "$*" in *rev-list*) exec sleep 60;; esac',
+    "hangs at cat-file": 'case "$*" in *cat-file*) exec sleep 60;; esac',
+    "prints nothing at rev-list": 'case "$*" in *rev-list*) exit 0;; esac',
+    "leaves the first commit out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed 2d; exit 0;; esac',
+    "leaves the last commit out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed "\\$d"; exit 0;; esac',
+    "leaves one in the middle out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed 3d; exit 0;; esac',
+    "leaves the boundary out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | grep -v "^-" | sed 1d; exit 0;; esac',
+    "is killed in the list": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | head -n 1; kill -9 $$;; esac',
+    "is killed in an object": 'case "$*" in *cat-file*) $REAL "$@" | head -c 700; kill -9 $$;; esac',
+    "ends early in an object": 'case "$*" in *cat-file*) $REAL "$@" | head -c 700; exit 0;; esac',
+    "gives other content": 'case "$*" in *cat-file*) $REAL "$@" | LC_ALL=C sed -u "s/FOO_TIMEOUT/FOO_TIMEOVT/"; exit 0;; esac',
+    "gives another message": 'case "$*" in *cat-file*) $REAL "$@" | LC_ALL=C sed -u "s/Alice/Aline/"; exit 0;; esac',
+    "calls everything missing": 'case "$*" in *cat-file*) while read x; do echo "$x missing"; done; exit 0;; esac',
+    "calls everything ambiguous": 'case "$*" in *cat-file*) while read x; do echo "$x ambiguous"; done; exit 0;; esac',
+    "talks nonsense": 'case "$*" in *cat-file*) while read x; do echo "hello world"; done; exit 0;; esac',
+    "fails at merge histories": 'case "$*" in *"rev-list --stdin"*) exit 1;; esac',
+    "fails at refs": 'case "$*" in *for-each-ref*) exit 1;; esac',
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_bad_git_is_never_green(world: World, tmp_path: Path, name: str) -> None:
+    b = world.branch()
+    for n in ("const", "sibling", "docs"):
+        b.pick(n)
+    spec = b.range()
+    assert run(*args(world, spec)).code == 0
+    env = fake_git(tmp_path / "bin", FAULTS[name])
+    env["LINT_TIMEOUT"] = "2"
+    r = run(*args(world, spec), env=env)
+    assert r.code in (2, 3), (r.code, r.out, r.err)
+    assert r.code == 3 or "missing" in name or "ambiguous" in name
+    assert r.err.startswith("error: ") and "; next: " in r.err and "Traceback" not in r.err, r.err
+    assert '"match"' not in r.out
+
+
+def test_objects_that_cannot_be_fetched(world: World, tmp_path: Path) -> None:
+    """A reference that lost content: the rows say so, and the exit status is the environment's."""
+    up = tmp_path / "up"
+    shutil.copytree(world.up.path, up)
+    b = world.branch()
+    b.pick("docs")
+    b.pick("getter")
+    spec = b.range()
+    gone = world.up.git("rev-parse", f"{world.ups['getter'].oid}:{C}").decode().strip()
+    (up / ".git/objects" / gone[:2] / gone[2:]).unlink()
+    r = run("compare", "-C", str(world.local.path), "--reference", str(up), spec)
+    assert r.statuses() == ["match", "fetch failed"] and r.code == 3, r.out
+    assert r.kinds() == ["fetch-failed"]
+
+
+# --- usage and forms --------------------------------------------------------------------------------
+
+def test_usage(world: World, tmp_path: Path) -> None:
+    b = world.branch()
+    b.pick("const")
+    spec = b.range()
+    here = ("-C", str(world.local.path))
+    for argv, say in (((*here, "nothing"), "neither a range"), ((*here, "a..b"), "has no commit"), (("-C", "/nowhere", spec), "no such directory"),
+                      ((*here, "--series", str(tmp_path), spec), "holds no patches"), ((*here, "--mainline", "nope", spec), "has no commit")):
+        r = run("compare", *argv)
+        assert r.code in (2, 3) and say in r.err and r.err.count("\n") == 1, (argv, r.err)
+    assert run("compare", "-C", str(tmp_path), "a..b").code == 3          # no repository
+    assert run("compare", *here, "--format", "no", spec, form="").code == 2
+    empty = run("compare", *here, f"{b.parents[0]}..{b.parents[0]}")
+    assert empty.code == 1 and empty.kinds() == ["empty"]
+    r = run("compare", *here, "-o", str(tmp_path / "no" / "x"), spec)
+    assert r.code == 3 and r.err.startswith("error: ")
+
+
+def test_alone_in_one_repository(tmp_path: Path) -> None:
+    """Upstream and the branch in one repository, no LINUX_GIT, run from within it."""
+    r = Repo(tmp_path)
+    root = r.commit({"a": (FILE, b"1\n2\n3\n")}, message("a: Start"), [])
+    up = r.commit({"a": (FILE, b"1\n2\n3\n4\n")}, message("a: Four"), [root])
+    local = r.commit({"a": (FILE, b"1\n2\n3\n4\n")}, message("a: Four") + f"(cherry picked from commit {up})\nSigned-off-by: {BOB}\n", [root], step=99)
+    own = r.commit({"a": (FILE, b"1\n2\n3\n4\n5\n")}, message("a: Five") + f"(cherry picked from commit {local})\nSigned-off-by: {BOB}\n", [local])
+    r.ref("heads/upstream", up)
+    r.ref("heads/master", own)
+    got = run("compare", f"{root}..{local}", cwd=tmp_path)
+    assert (got.statuses(), got.code) == (["match"], 0)
+    got = run("compare", f"{root}..{own}", cwd=tmp_path)
+    assert got.statuses() == ["match", "unresolved"] and "this very branch" in got.out
+
+
+@pytest.fixture(scope="module")
+def mixed(world: World) -> str:
+    b = world.branch()
+    b.pick("docs")
+    b.pick("const", sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
+    u = world.ups["quirk"]
+    b.commit("SAUCE: foo: \x1b[31mRed | `x` <b>&\n\nNo.\n\nSigned-off-by: Ren\u00e9 \u6f22\u5b57 <r@x.example>\n", put("x", "y"))
+    b.commit(u.message.replace("quirk", "Quirk") + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", u.edit)
+    return b.range()
+
+
+def test_formats(world: World, mixed: str, tmp_path: Path) -> None:
+    base = args(world, mixed)
+    plain = run(*base, form="plain")
+    assert plain.code == 1 and "\x1b" not in plain.out
+    lines = plain.out.splitlines()
+    assert [c.strip() for c in lines[2].split(" | ")] == ["Local", "Referenced upstream / Patch subject", "Patch-ID", "Subject", "SoB chain"]
+    assert sum(x.startswith("error: ") for x in lines) == 1 and sum(x.startswith("warning: ") for x in lines) == 1
+    data = run(*base).data
+    assert [x["patch_id"] for x in data["rows"]] == ["match", "MISMATCH", "N/A", "match"] and data["errors"] == 1 and data["warnings"] == 1
+    md = run(*base, form="markdown").out
+    assert md.count("\n| ") == 6 and "❌ MISMATCH" in md and "\\|" in md and "&lt;b&gt;" in md and "\x1b" not in md
+    root = xml.etree.ElementTree.fromstring(run(*base, form="junit").out)
+    suite = root[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("4", "1") and len(root.findall(".//failure")) == 1
+    tsv = run(*base, form="tsv")
+    assert [len(x.split("\t")) for x in tsv.out.splitlines()] == [5] * 5 and "error: " in tsv.err
+    out = tmp_path / "o.md"
+    assert run(*base, "-o", str(out), form="markdown").code == 1 and out.read_text() == md
+    assert "\x1b[1;31mMISMATCH" in run(*base, "--color", "always", form="table").out
+
+
+@pytest.mark.parametrize("columns", [200, 100, 72, 40])
+def test_a_terminal_gets_colours_and_a_table_that_fits(world: World, mixed: str, columns: int) -> None:
+    main, child = pty.openpty()
+    env = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "LINUX_GIT")}
+    env.update(COLUMNS=str(columns), TERM="xterm")
+    p = subprocess.Popen([sys.executable, str(LINT), *args(world, mixed)], stdout=child, stderr=subprocess.DEVNULL, env=env)
+    os.close(child)
+    raw = b""
+    while select.select([main], [], [], 60)[0]:
+        try:
+            more = os.read(main, 65536)
+        except OSError:
+            break
+        if not more:
+            break
+        raw += more
+    assert p.wait() == 1
+    text = raw.decode().replace("\r\n", "\n")
+    assert "\x1b[1;31m" in text and "\x1b[31mRed" not in text
+    table = [x for x in re.sub(r"\x1b\[[0-9;]*m", "", text).split("\n") if " | " in x or "-+-" in x]
+    assert len(table) == 6 and max(map(len, table)) <= columns, table
+
+
+# --- b4 ------------------------------------------------------------------------------------------
+
+def test_check_speaks_b4(world: World, tmp_path: Path) -> None:
+    """A mail on the standard input; ERROR and WARNING lines; silence and 0 is success."""
+    b = world.branch()
+    good, bad = b.pick("docs"), b.pick("const", sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
+    b.range()
+    env = {"LINUX_GIT": str(world.up.path)}
+
+    def check(oid: str) -> tuple[int, str, str]:
+        r = run("check", cwd=world.local.path, env=env, stdin=world.local.git("format-patch", "--stdout", "-1", oid))
+        return r.code, r.out, r.err
+    assert check(good) == (0, "", "")
+    code, out, err = check(bad)
+    assert code == 1 and out.startswith("ERROR: ") and out.count("\n") == 1 and not err
+    r = run("check", cwd=world.local.path, env={"LINUX_GIT": "/nowhere"}, stdin=world.local.git("format-patch", "--stdout", "-1", good))
+    assert r.code == 2 and r.out.startswith("ERROR: ")
+    assert run("check", cwd=world.local.path, env=env, stdin=b"").out.startswith("ERROR: ")
+
+
+def b4() -> list[str]:
+    """A b4 with `prep --check`, which is newer than 0.12: $B4, or the one on PATH."""
+    for words in (os.environ.get("B4", "").split(), ["b4"]):
+        if words and shutil.which(words[0]):
+            text = subprocess.run([*words, "prep", "--help"], capture_output=True, text=True)
+            if "--check " in text.stdout or "--check\n" in text.stdout:
+                return words
+    pytest.skip("b4 0.14 or newer is needed for per-patch checks: set B4 to its command")
+
+
+def test_b4_itself(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tool = b4()
+    work = tmp_path / "w"
+    subprocess.run(["git", "clone", "-q", str(world.local.path), str(work)], check=True)
+    env = {**os.environ, "LINUX_GIT": str(world.up.path), "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path),
+           "XDG_DATA_HOME": str(tmp_path)}
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(work), *words], check=True, capture_output=True, text=True, env=env).stdout.strip()
+    for k, v in (("user.name", "Bob"), ("user.email", "bob@distro.example"), ("b4.prep-perpatch-check-cmd", f"{sys.executable} {LINT} check")):
+        git("config", k, v)
+    b = world.branch()
+    good, bad = b.pick("docs"), b.pick("const", sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
+    b.range()
+    git("fetch", "-q", str(world.local.path), "work")
+    git("checkout", "-q", b.base)
+    git("checkout", "-q", "-b", "start")
+    subprocess.run([*tool, "prep", "-n", "backport", "-f", "start"], cwd=work, env=env, check=True, capture_output=True)
+    git("cherry-pick", good, bad)
+    p = subprocess.run([*tool, "prep", "--check", "--no-cache"], cwd=work, env=env, capture_output=True, text=True)
+    said = p.stdout + p.stderr
+    with capsys.disabled():
+        print("\n" + said)
+    assert "Success: 1, Warning: 0, Error: 1" in said and "2000" in said
+
+
+# --- random edits, the truth known by construction ---------------------------------------------------
+
+def random_source(rng: random.Random, functions: int) -> list[list[str]]:
+    """Functions as lists of lines; many are alike."""
+    kinds = [["\tret = prep(d);", "\tif (ret)", "\t\treturn ret;", "", "\td->state = A;", "\td->count++;", "", "\tlog(d);"],
+             ["\tspin_lock(&d->lock);", "\tx = get(d);", "\tspin_unlock(&d->lock);", "", "\tif (!x)", "\t\treturn -1;", "", "\tput(d);"]]
+    return [[f"static int fn_{n}(struct dev *d)", "{", "\tint ret;", "", *rng.choice(kinds), "", "\treturn 0;", "}", ""] for n in range(functions)]
+
+
+def render(functions: list[list[str]]) -> bytes:
+    return ("/* a file */\n\n" + "\n".join("\n".join(f) for f in functions) + "\n").encode()
+
+
+SEED = int(os.environ.get("LINT_SEED", "20260"))
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + 40))
+def test_random_edits(tmp_path: Path, seed: int) -> None:
+    """The seed is in the test's name; LINT_SEED starts elsewhere."""
+    rng = random.Random(seed)
+    r = Repo(tmp_path)
+    start = random_source(rng, rng.randint(6, 30))
+    r_root = r.commit({"a.c": (FILE, render(start))}, message("a: Start"), [])
+    up0 = [list(f) for f in start]
+    local0 = [list(f) for f in start]
+    places = rng.sample(range(len(start)), 3)       # nobody else touches the functions that are edited
+    for side in (up0, local0):                      # each side has gone its own way
+        for n in range(len(side)):
+            if n in places or rng.random() < .6:
+                continue
+            at = rng.randrange(4, len(side[n]) - 3)
+            side[n].insert(at, f"\tother_{rng.randrange(1000)}(d);")
+        extra = [[f"static int own_{rng.randrange(10 ** 6)}(struct dev *d)", "{", "\treturn 0;", "}", ""] for _ in range(rng.randint(0, 3))]
+        side.insert(0, sum(extra, []) or ["", ""])
+    edits = []
+    for n in places:
+        at = rng.choice([k for k in range(4, len(start[n]) - 4) if start[n][k]])     # blank lines would be white space
+        kind = rng.choice(("insert", "delete", "replace"))
+        edits.append((n + 1, at, kind, [f"\tnew_{rng.randrange(10 ** 6)}(d);" for _ in range(rng.randint(1, 4))]))
+
+    def apply(side: list[list[str]]) -> list[list[str]]:
+        out = [list(f) for f in side]
+        for n, at, kind, new in edits:
+            out[n][at:at + (kind != "insert")] = [] if kind == "delete" else new
+        return out
+    up1, local1 = apply(up0), apply(local0)
+    defect = rng.choice(("none", "none", "none", "lost", "extra", "changed", "white", "moved", "sibling"))
+    n, at, kind, new = edits[0]
+    if defect == "lost":
+        local1[n] = list(local0[n])
+    elif defect == "extra":
+        local1[n].insert(at, "\tbackdoor(d);")
+    elif defect == "changed":
+        local1[n][at:at] = ["\tif (odd)"]
+    elif defect == "white":
+        if kind == "delete":
+            local1[n].insert(at, "")
+        else:
+            local1[n][at] = local1[n][at].replace("\t", "        ")
+    elif defect in ("moved", "sibling"):
+        same = [m for m in range(1, len(local0)) if m - 1 not in places and local0[m][2:] == local0[n][2:]]
+        if defect == "sibling" and same:
+            m = rng.choice(same)
+            local1[n], local1[m] = list(local0[n]), [local0[m][0], *local1[n][1:]]
+        elif kind == "insert" and at + 2 < len(local0[n]) and local0[n][at] != new[0]:
+            local1[n] = list(local0[n])
+            local1[n][at + 1:at + 1] = new
+        else:
+            defect = "none"
+    up_parent = r.commit({"a.c": (FILE, render(up0))}, message("a: Up"), [r_root])
+    up = r.commit({"a.c": (FILE, render(up1))}, message("a: Change"), [up_parent])
+    base = r.commit({"a.c": (FILE, render(local0))}, message("a: Down"), [r_root])
+    tip = r.commit({"a.c": (FILE, render(local1))}, message("a: Change") + f"(cherry picked from commit {up})\nSigned-off-by: {BOB}\n", [base])
+    r.ref("heads/up", up)
+    r.ref("heads/master", tip)
+    got = run("compare", "-C", str(tmp_path), f"{base}..{tip}")
+    want = {"none": ("match", "context"), "white": ("whitespace",)}.get(defect, ("MISMATCH",))
+    assert got.statuses()[0] in want and got.code == (defect != "none"), (defect, edits, got.out)
+    ids = [subprocess.run(["sh", "-c", f"git show {o} | git patch-id --stable"], cwd=tmp_path, capture_output=True, text=True).stdout.split()[0]
+           for o in (up, tip)]
+    if got.statuses() == ["match"]:
+        assert ids[0] == ids[1], "match, but git patch-id does not think so"
+    elif got.statuses() == ["context"]:
+        assert ids[0] != ids[1], "context, but git patch-id sees none"
