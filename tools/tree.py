@@ -37,6 +37,7 @@ from common import DISK_FULL, FAIL, TOP, USAGE, Err, cache_dir, flag, lock, main
 NOBODY = "smmuv3-kdump"
 EPOCH = "2000-01-01T00:00:00+0000"
 BASE_REF = "refs/smmuv3-kdump/base"     # in the edit tree: the base commit it was made from
+PREREQ = "prereq"                       # patches in this subdirectory stay in it, with numbers of their own
 MADE_REF = "refs/smmuv3-kdump/made"     # and its tip when it and the queue were last the same
 QUEUE_KEY = "smmuv3-kdump.queue"        # and a hash of the queue's files at that time
 
@@ -50,7 +51,7 @@ PRODUCTS = """\
 *.mod
 *.mod.c
 *.cmd
-*.d
+.*.d
 *.dtb
 *.order
 *.symvers
@@ -514,20 +515,25 @@ class Store:
         there = self.base.patches
         there.mkdir(parents=True, exist_ok=True)
         old = {_slug(patch): patch for patch in (self.queue() if there.is_dir() else [])}
-        written = []
+        written, names = [], []
+        counts = {"": 0, PREREQ: 0}
         for patch in made:
             before = old.get(_slug(patch))
+            where = PREREQ if before and before.parent == there / PREREQ else ""
+            counts[where] += 1
+            name = os.path.join(where, f"{counts[where]:04d}-{_slug(patch)}")
+            names.append(name)
             content = patch.read_bytes()
             if before and not force and before.read_bytes() != content and _gist(before) == _gist(patch):
                 say(f"{before.name}: only offsets changed, left as it is (FORCE=1 writes it)")
                 content = before.read_bytes()
-            if _replace(there / patch.name, content):
-                written.append(patch.name)
-        if _replace(there / "series", "".join(f"{patch.name}\n" for patch in made).encode()):
+            if _replace(there / name, content):
+                written.append(name)
+        if _replace(there / "series", "".join(f"{name}\n" for name in names).encode()):
             written.append("series")
-        for gone in set(there.glob("*.patch")) - {there / patch.name for patch in made}:
+        for gone in {*there.glob("*.patch"), *there.glob(f"{PREREQ}/*.patch")} - {there / name for name in names}:
             gone.unlink()
-            written.append(f"{gone.name} (removed)")
+            written.append(f"{gone.relative_to(there)} (removed)")
         say(f"{shown(there)}: " + (f"written: {', '.join(written)}" if written else "nothing to change"))
 
 

@@ -130,9 +130,11 @@ def test_ksrc_directory_without_what_a_build_left(project: Project) -> None:
     for name in ("vmlinux", "drivers/iommu/a.o", ".config", "include/config/auto.conf", "drivers/iommu/.a.o.cmd"):
         (project.ksrc / name).parent.mkdir(parents=True, exist_ok=True)
         (project.ksrc / name).write_text("product")
+    (project.ksrc / "tools" / "test.d").mkdir(parents=True)
+    (project.ksrc / "tools" / "test.d" / "x").write_text("source\n")
     names = git(project.tree(), "ls-files").splitlines()
     assert not {"vmlinux", "drivers/iommu/a.o", ".config", "include/config/auto.conf"} & set(names)
-    assert {A_C, ".gitignore", "script", "link"} <= set(names)
+    assert {A_C, ".gitignore", "script", "link", "tools/test.d/x"} <= set(names)
 
 
 def test_ksrc_that_changes_is_read_again(project: Project) -> None:
