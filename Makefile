@@ -7,7 +7,7 @@
 PYTHON ?= /usr/bin/python3
 
 .DEFAULT_GOAL := crash-test
-.PHONY: help crash-test check tree refresh menuconfig defconfig
+.PHONY: help crash-test check tree refresh menuconfig defconfig lint fixes bench-lint
 
 crash-test:	## fetch, patch, build, crash, judge: unpatched beside patched
 	@$(PYTHON) tools/crash
@@ -20,6 +20,27 @@ tree:		## a git tree of the base, one commit a patch; prints its path [BASE= KSR
 
 refresh:	## that tree's commits back into patches/ [BASE= KSRC= FORCE=1]
 	@$(PYTHON) tools/tree.py refresh
+
+# One range of any repository, or (lint without RANGE) the queue of a base beside the newest base's.
+lint_queue = $(shell awk -v b='$(BASE)' '!/^\#/ && NF && ((b == "" && $$5 == "default") || $$1 == b) {print $$4}' patches/bases)
+lint_newest = $(shell awk '!/^\#/ && NF {d = $$4} END {print d}' patches/bases)
+lint_tree = $(wildcard $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/smmuv3-kdump/build/$(1)/linux)
+lint_form = $(if $(FORMAT),--format $(FORMAT))
+
+lint:		## patch-ID digest of a branch [RANGE=A..B REPO= LINUX_GIT= SERIES= FORMAT=], or of BASE's queue
+ifdef RANGE
+	@$(PYTHON) tools/lint compare $(if $(REPO),-C $(REPO)) $(if $(SERIES),--series $(SERIES)) $(lint_form) $(RANGE)
+else
+	@$(PYTHON) tools/lint compare $(addprefix -C ,$(call lint_tree,$(lint_queue))) \
+		$(addprefix --reference ,$(call lint_tree,$(lint_newest))) \
+		--series $(or $(SERIES),patches/$(lint_newest)) $(lint_form) patches/$(lint_queue)
+endif
+
+fixes:		## upstream fixes that a branch lacks [RANGE=A..B REPO= LINUX_GIT= IGNORE= FORMAT=]
+	@$(PYTHON) tools/lint fixes $(if $(REPO),-C $(REPO)) $(if $(IGNORE),--ignore $(IGNORE)) $(lint_form) $(or $(RANGE),RANGE)
+
+bench-lint:	## lint's time and memory on synthetic histories, up to 1.3 million commits
+	@$(PYTHON) tools/lint/bench.py
 
 menuconfig:	## choose base and crash scenario
 	@$(PYTHON) tools/config.py menuconfig

@@ -52,11 +52,11 @@ class Row:
     findings: list[Finding] = field(default_factory=list)
 
     def name(self) -> str:
-        return self.local.name if self.local else "-"
+        return self.local.short() if self.local else "-"
 
     def where(self) -> str:
         if self.local:
-            return f"{self.local.name} {self.local.subject}".strip()
+            return f"{self.local.short()} {self.local.subject}".strip()
         return self.up.subject if self.up else ""
 
     def add(self, kind: str, text: str, remedy: str, level: str = "error") -> None:
@@ -386,7 +386,7 @@ class Lint:
         old = {text for _, text in msg.notes(row.up.message)}
         mine = [(at, text) for at, text in msg.notes(row.local.message) if text not in old]
         low = max(chain.last, row.origin.line if row.origin and row.origin.below else -1)
-        final = signed[-1][0] if signed else -1
+        final = signed[-1][0] if signed else len(msg.body_lines(row.local.message))     # a queue that nobody signs yet
         for at, _ in mine:
             if low < at < final:
                 return True, ""
@@ -567,7 +567,7 @@ class Lint:
     @staticmethod
     def reference_text(r: Row) -> str:
         if r.up:
-            short = r.up.name if r.up.commit or not r.up.msgid else f"v{r.up.version} {r.up.number}/{r.up.total}" if r.up.number else ""
+            short = r.up.short() if r.up.commit or not r.up.msgid else f"v{r.up.version} {r.up.number}/{r.up.total}" if r.up.number else ""
             return f"{short} {r.up.subject}".strip()
         assert r.local
         if r.kind == "pick":

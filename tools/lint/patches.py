@@ -141,6 +141,11 @@ class Patch:
     def key(self) -> str:
         return self.commit.oid if self.commit else self.msgid or self.name
 
+    def short(self) -> str:
+        """What a table shows: a file's number will do."""
+        number = re.match(r"(\d{4})-.*\.patch$", self.name)
+        return number[1] if number else self.name
+
     def changes(self) -> list[FileChange]:
         if self.files is None:
             assert self.commit and self.git
