@@ -7,13 +7,16 @@
 PYTHON ?= /usr/bin/python3
 
 .DEFAULT_GOAL := crash-test
-.PHONY: help crash-test check tree refresh menuconfig defconfig lint fixes bench-lint
+.PHONY: help crash-test check kunit tree refresh menuconfig defconfig lint fixes bench-lint
 
 crash-test:	## fetch, patch, build, crash, judge: unpatched beside patched
 	@$(PYTHON) tools/crash
 
 check:		## the tests: host tools and one crash test on the default base
 	@$(PYTHON) tools/check.py
+
+kunit:		## the driver's unit tests under QEMU [BASE= FILTER= ARGS= FLAVOUR=]
+	@$(PYTHON) tools/kunit.py
 
 tree:		## a git tree of the base, one commit a patch; prints its path [BASE= KSRC=]
 	@$(PYTHON) tools/tree.py tree

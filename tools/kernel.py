@@ -16,7 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +28,9 @@ from tree import Rejected, Store, digest, series
 ARCH = "arm64"
 CROSS = "aarch64-linux-gnu-"
 FRAGMENTS = TOP / "configs" / "kernel"
+FLAVOURS = FRAGMENTS / "flavours"   # fragments that only some kernels have, each with an object directory of its own
 OVERLAYS = ("drivers", "include")
-KEEP = 8                    # kernels of one base that are kept
+KEEP = 24                   # kernels of one base that are kept, some 15 MB each
 STEPS = 1700                # steps of a build from nothing, until one has been counted
 
 # So that equal sources give equal images, wherever and whenever.
@@ -55,17 +56,18 @@ def _overlay() -> dict[str, bytes]:
             for top in OVERLAYS for path in (TOP / top).rglob("*") if path.is_file() and path.suffix not in (".o", ".cmd")}
 
 
-def _commit(store: Store, patched: bool) -> str:
-    """Base, test patches and overlay; the series on top."""
+def _commit(store: Store, patches: Sequence[Path]) -> str:
+    """Base, test patches and overlay; patches on top."""
     source = store.source()
     own = TOP / "patches" / "test" / store.base.name
     commit = store.apply(source, series(own if own.is_dir() else TOP / "patches" / "test"))
     commit = store.overlay(commit, _overlay(), "The test driver and its headers")
-    return store.apply(commit, store.queue()) if patched else commit
+    return store.apply(commit, patches) if patches else commit
 
 
-def _fragments() -> str:
-    return "".join(path.read_text() for path in sorted(FRAGMENTS.glob("*.config")))
+def _fragments(flavour: str) -> str:
+    more = [FLAVOURS / f"{flavour}.config"] if flavour else []
+    return "".join(path.read_text() for path in [*sorted(FRAGMENTS.glob("*.config")), *more])
 
 
 def _make(store: Store, obj: Path, *targets: str) -> tuple[list[str], dict[str, str]]:
@@ -133,9 +135,9 @@ def _configure(step: Stage, store: Store, obj: Path, wanted: str, log: Path) -> 
 
 
 @contextlib.contextmanager
-def _objects(store: Store) -> Iterator[Path]:
+def _objects(obj: Path) -> Iterator[Path]:
     """The object directory; emptied if the last build did not come to its end by itself."""
-    obj, mark = store.here / "obj", store.here / "obj.broken"
+    mark = obj.with_name(f"{obj.name}.broken")
     if mark.exists():
         say("the last build was cut off; starting from an empty object directory (ccache has what it compiled)")
         shutil.rmtree(obj, ignore_errors=True)
@@ -155,40 +157,45 @@ def _kept(there: Path) -> Kernel:
     return Kernel(there / "Image", there / "vmlinux", (there / "release").read_text().strip(), there / "config", there.name)
 
 
-def build(base: str, patched: bool, ksrc: str | None = None) -> Kernel:
-    """The test kernel of a base, from what is kept if that is still the same."""
+def build(base: str, patched: bool, ksrc: str | None = None, *, count: int | None = None, flavour: str = "") -> Kernel:
+    """The test kernel of a base, from what is kept if that is still the same.
+
+    `count` takes only so many patches of the series. `flavour` adds a fragment of configs/kernel/flavours.
+    """
     store = Store(base, ksrc)
+    end = f"-{flavour}" if flavour else ""
     deps.need("kernel")
     compiler = run([f"{CROSS}gcc", "--version"]).stdout.splitlines()[0]
     with store.lock():
         try:
-            commit = _commit(store, patched)
+            commit = _commit(store, store.queue()[:count] if patched else [])
         except Rejected as err:
             raise Err(f"{err.cause} (on {store.version()})", f"make tree BASE={base}", FAIL) from err
         source = store.git("rev-parse", f"{commit}^{{tree}}").stdout.strip()
-        wanted = _fragments()
+        wanted = _fragments(flavour)
         images = store.here / "images"
         there = images / digest(source, wanted, compiler, repr(FIXED))[:16]
         if there.is_dir():
             return _kept(there)
-        log = store.here / f"build-{'patched' if patched else 'unpatched'}.log"
+        name = "unpatched" if not patched else "patched" if count is None else f"with {count} patches"
+        log = store.here / f"build-{name.replace(' ', '-')}{end}.log"
         log.write_text("")
-        with _objects(store) as obj, stage(f"building {base} {'patched' if patched else 'unpatched'}") as step:
+        with _objects(store.here / f"obj{end}") as obj, stage(f"building {base} {name} {flavour}".rstrip()) as step:
             store.check_out(commit)
             first = not (obj / "vmlinux").exists()
             _configure(step, store, obj, wanted, log)
-            count = store.here / "steps"
-            total = int(count.read_text()) if count.exists() else STEPS
+            counted = store.here / f"steps{end}"
+            total = int(counted.read_text()) if counted.exists() else STEPS
             cmd, env = _make(store, obj, "Image")
             steps = _run(step, cmd, env, log, total if first else 0)
             if first:
-                count.write_text(f"{steps}\n")
+                counted.write_text(f"{steps}\n")
             new = images / "new"
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)
-            for name, path in (("Image", f"arch/{ARCH}/boot/Image"), ("vmlinux", "vmlinux"), ("config", ".config"),
+            for copy, path in (("Image", f"arch/{ARCH}/boot/Image"), ("vmlinux", "vmlinux"), ("config", ".config"),
                                ("System.map", "System.map"), ("release", "include/config/kernel.release")):
-                shutil.copy(obj / path, new / name)
+                shutil.copy(obj / path, new / copy)
             new.rename(there)
         for old in sorted(images.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEEP]:
             shutil.rmtree(old)
