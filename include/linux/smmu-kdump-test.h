@@ -9,4 +9,11 @@
 /* Longest time that the crash kernel can be held, in milliseconds */
 #define SMMU_KDUMP_TEST_MAX_DELAY_MS	60000
 
+/*
+ * Writing "INDEX VALUE" here, numbers as strtoul() takes them, puts VALUE into
+ * that L1 stream-table descriptor of the running kernel's SMMU.
+ */
+#define SMMU_KDUMP_TEST_DAMAGE_L1 \
+	"/sys/module/smmu_kdump_test/parameters/damage_l1"
+
 #endif /* _LINUX_SMMU_KDUMP_TEST_H */

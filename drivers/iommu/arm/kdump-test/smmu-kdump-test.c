@@ -6,19 +6,82 @@
  * smmu_kdump_test.delay_ms=N holds a crash kernel for N milliseconds before the
  * SMMU driver probes. A virtual machine's crash kernel gets there in less than a
  * second, a large server's in many; DMA goes on all that time.
+ *
+ * smmu_kdump_test.damage_l1, written at run time, damages the SMMU's stream table
+ * as a stray write of a crashing kernel would: without any invalidation.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/bits.h>
 #include <linux/crash_dump.h>
 #include <linux/delay.h>
 #include <linux/init.h>
+#include <linux/io.h>
 #include <linux/moduleparam.h>
+#include <linux/of.h>
+#include <linux/of_address.h>
 #include <linux/printk.h>
 #include <linux/smmu-kdump-test.h>
+
+/* IHI0070 6.3.24, 6.3.25 */
+#define STRTAB_BASE		0x80
+#define STRTAB_BASE_ADDR	GENMASK_ULL(55, 6)
+#define STRTAB_BASE_CFG		0x88
+#define STRTAB_FMT		GENMASK(17, 16)
+#define STRTAB_FMT_2LVL		BIT(16)
+#define STRTAB_SPLIT(cfg)	(((cfg) >> 6) & 0x1f)
+#define STRTAB_LOG2SIZE(cfg)	((cfg) & 0x3f)
 
 static unsigned int delay_ms;
 module_param(delay_ms, uint, 0444);
 MODULE_PARM_DESC(delay_ms, "Hold a crash kernel for this long before the SMMU probes (ms)");
+
+static int damage_l1_set(const char *val, const struct kernel_param *kp)
+{
+	struct device_node *np;
+	unsigned long index;
+	void __iomem *regs;
+	__le64 *desc;
+	int ret = 0;
+	u64 value;
+	u32 cfg;
+
+	if (sscanf(val, "%li %lli", &index, &value) != 2)
+		return -EINVAL;
+
+	np = of_find_compatible_node(NULL, NULL, "arm,smmu-v3");
+	regs = np ? of_iomap(np, 0) : NULL;
+	of_node_put(np);
+	if (!regs)
+		return -ENODEV;
+
+	cfg = readl(regs + STRTAB_BASE_CFG);
+	if ((cfg & STRTAB_FMT) != STRTAB_FMT_2LVL ||
+	    index >> (STRTAB_LOG2SIZE(cfg) - STRTAB_SPLIT(cfg))) {
+		ret = -ERANGE;
+		goto out;
+	}
+
+	desc = memremap((readq(regs + STRTAB_BASE) & STRTAB_BASE_ADDR) +
+			index * sizeof(*desc), sizeof(*desc), MEMREMAP_WB);
+	if (!desc) {
+		ret = -ENOMEM;
+		goto out;
+	}
+	pr_info("L1 descriptor %lu: 0x%016llx becomes 0x%016llx\n", index,
+		le64_to_cpu(*desc), value);
+	WRITE_ONCE(*desc, cpu_to_le64(value));
+	memunmap(desc);
+out:
+	iounmap(regs);
+	return ret;
+}
+
+static const struct kernel_param_ops damage_l1_ops = {
+	.set = damage_l1_set,
+};
+module_param_cb(damage_l1, &damage_l1_ops, NULL, 0200);
+MODULE_PARM_DESC(damage_l1, "\"INDEX VALUE\": overwrite an L1 stream-table descriptor");
 
 static int __init smmu_kdump_test_init(void)
 {
