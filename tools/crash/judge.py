@@ -301,7 +301,7 @@ def _vmcore_evidence(run: qemu.Run, evidence: Evidence) -> None:
 def judge_run(run: qemu.Run, reader: Path) -> Judgement:
     """Judge what a run left in its directory."""
     seconds = run.end - run.begin
-    panic, shutdown = run.mark("panic"), run.mark("shutdown")
+    panic, shutdown = run.mark("panic"), run.mark("shutdown") or run.mark("error")
     memory = [(int(start, 16), int(end, 16)) for start, end in run.facts("crash-memory")]
     if panic is None or not memory:
         verdict = "INVALID" if run.facts("error") else "LOST"
