@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""make check: the host tools' tests and one crash test, and their counts in one last line.
+"""make check: the tests of the host tools, the driver's unit tests and one crash test; their counts in one last line.
 
-The crash test is that of the default base and scenario, whatever .config says; BASE=, KSRC=
-and CONFIG= choose another. It counts as many tests as its report has. One that could not
-run or proved nothing is neither passed nor failed; then the exit code tells what happened.
+Base and scenario are the default ones, whatever .config says; BASE=, KSRC= and CONFIG=
+choose others. Unit tests and crash test count as many tests as their reports have. One that
+could not run or proved nothing is neither passed nor failed; then the exit code tells what
+happened.
 """
 
 from __future__ import annotations
@@ -44,11 +45,12 @@ def host_tests() -> tuple[int, Counter[str]]:
     return (FAIL if found["failed"] else PASS), found
 
 
-def crash_test() -> tuple[int, Counter[str]]:
+def tool(name: str, script: str) -> tuple[int, Counter[str]]:
+    """Run a verb's tool and count what its JUnit report has."""
     env = {"BASE": bases.default().name, "CONFIG": "default_defconfig",
            **{name: value for name, value in os.environ.items() if value}}
     reports = cause = ""
-    with subprocess.Popen([sys.executable, TOP / "tools" / "crash"], cwd=TOP, env=env, text=True, errors="replace",
+    with subprocess.Popen([sys.executable, TOP / "tools" / script], cwd=TOP, env=env, text=True, errors="replace",
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
         assert child.stdout
         for line in child.stdout:
@@ -64,7 +66,7 @@ def crash_test() -> tuple[int, Counter[str]]:
     junit = Path(reports) / "junit.xml" if reports else None
     found = counts(junit) if junit and junit.exists() else Counter[str]()
     if (code == PASS) == bool(found["failed"]) or not found:
-        say(f"the crash test ended with {code}, and its report counts {dict(found)}")
+        say(f"{name} ended with {code}, and its report counts {dict(found)}")
         found["failed"] += 1
     return (FAIL if found["failed"] else PASS), found
 
@@ -72,10 +74,11 @@ def crash_test() -> tuple[int, Counter[str]]:
 def check() -> int:
     deps.need("tests", "config", "archive", "tree", "kernel", "guest", "qemu", "vmcore")
     code, total = host_tests()
-    crashed, more = crash_test()
-    total += more
-    # What happened to the crash test says more than a failed host test does.
-    code = crashed or code
+    for name, script in (("the unit tests", "kunit.py"), ("the crash test", "crash")):
+        ended, more = tool(name, script)
+        total += more
+        # What happened to a later one says more than a failed host test does.
+        code = ended or code
     skipped = f", {total['skipped']} skipped" if total["skipped"] else ""
     print(f"{total['passed']} passed, {total['failed']} failed{skipped}", flush=True)
     return code
