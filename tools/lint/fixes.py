@@ -90,6 +90,7 @@ class Cache:
         self.git, self.picks = git, picks
         self.head = f"{FORMAT}\t{'picks' if picks else 'fixes'}\t{git.gitdir}\n".encode("utf-8", "surrogateescape")
         self.path = base / (hashlib.sha256(self.head).hexdigest()[:24] + ".tsv")
+        self.surplus = False            # the file also has commits that are in no tip's history any more
 
     def history(self, tips: Sequence[str]) -> bytes:
         """All records up to the tips; reads only what the file lacks."""
@@ -110,18 +111,20 @@ class Cache:
             end, done = good
             data = data[:end]
             f.truncate(end)             # an append that was killed half-way
-            if set(tips) == set(done):
-                return data
-            if self.rewritten(done, tips):
-                good = None
+            if any(o is None for o in self.git.fetch(done)):
+                good = None             # rewritten, and the old commits are gone
+            elif set(tips) != set(done):
+                self.surplus = bool(self.git.outside(done, tips))
         if good is None:
             data, done = self.head, []
             f.truncate(0)
+        elif set(tips) <= set(done):
+            return data
         # the memory holds the new records only once they are complete
         new = bytearray()
         for text in read_history(self.git, tips, done, self.picks):
             new += text.encode("utf-8", "replace")
-        block = bytes(new) + b"=\t%08x\t" % zlib.crc32(new) + " ".join(sorted(tips)).encode() + b"\n"
+        block = bytes(new) + b"=\t%08x\t" % zlib.crc32(new) + " ".join(sorted({*tips, *(done if self.surplus else ())})).encode() + b"\n"
         f.write((self.head if not done else b"") + block)
         f.flush()
         return data + block
@@ -143,12 +146,6 @@ class Cache:
             found = (end + 1, words[2].decode("ascii", "replace").split())
             start = end + 1
         return found
-
-    def rewritten(self, done: Sequence[str], tips: Sequence[str]) -> bool:
-        """Whether commits that were read are no longer in the history."""
-        if any(o is None for o in self.git.fetch(list(done))):
-            return True
-        return bool(self.git.outside(done, tips))
 
 
 @dataclass(frozen=True)
@@ -248,10 +245,11 @@ class Fixes:
         tips = self.reference.mainline_tips(self.mainline, self.alone, tags=False)
         if not tips:
             raise Err(f"{self.reference.path} has no commits", "name a repository with upstream's history", USAGE)
-        self.claims = Claims(Cache(self.reference, False).history(tips))
+        cache = Cache(self.reference, False)
+        self.claims = Claims(cache.history(tips))
         self.find_carried()
-        self.find_present(oids)
-        found = self.search()
+        self.find_present(oids, tips)
+        found = self.search(tips if cache.surplus else [])
         self.equal_patches([f for f in found if f.status == "missing"])
         self.judge(found)
         self.name_releases(found)
@@ -301,11 +299,10 @@ class Fixes:
             self.error("nameless", "", f"{nameless} commits name no upstream commit: no fixes of them were looked for",
                        "name where they come from, or mark them SAUCE", "warning")
 
-    def find_present(self, oids: Sequence[str]) -> None:
+    def find_present(self, oids: Sequence[str], tips: Sequence[str]) -> None:
         """Which upstream commits the branch's history names, inside the range and below it."""
         if not oids:
             return
-        tips = self.reference.mainline_tips(self.mainline, self.alone, tags=False)
         known = [] if self.alone else [t for t, got in zip(tips, self.git.fetch(tips)) if got]
         if self.alone:
             given = self.mainline and [self.reference.revision(r) for r in self.mainline]
@@ -343,31 +340,34 @@ class Fixes:
             return not quoted or alike(quoted, subject)
         return self.resolved[prefix] == oid
 
-    def search(self) -> list[Missing]:
+    def search(self, tips: Sequence[str]) -> list[Missing]:
+        """Fixes of what is carried, then fixes of those, and so on; `tips`: take only what is in their history."""
         found: dict[str, Missing] = {}
-        queue = [(oid, oid) for oid in self.carried]
-        seen = set(self.carried)
         self.reference.load_commits(self.carried)
-        while queue:
-            oid, root = queue.pop(0)
-            subject = msg.subject_of(self.reference.commit(oid).message)
-            for c in self.claims.on(oid, subject):
-                if c.oid in found or c.oid in self.carried and c.kind == FIX and c.oid in seen and c.oid in found:
-                    continue
-                if oid.startswith(c.target):
-                    if not self.meant(c.target, oid, subject, c.quoted):
+        level = [(oid, oid) for oid in self.carried]
+        while level:
+            fresh: dict[str, Missing] = {}
+            for oid, root in level:
+                subject = msg.subject_of(self.reference.commit(oid).message)
+                for c in self.claims.on(oid, subject):
+                    if c.oid in found or c.oid in fresh:
                         continue
-                elif self.known(c.target):          # the quoted subject alone, of a hash that nobody has
-                    continue
+                    if self.meant(c.target, oid, subject, c.quoted) if oid.startswith(c.target) else not self.known(c.target):
+                        fresh[c.oid] = Missing(root, c, oid, "missing")
+            self.reference.load_commits(fresh)
+            gone = self.reference.outside(fresh, tips) if tips else set()
+            level = []
+            for m in fresh.values():
+                c = m.claim
+                names = [o.hash for o in msg.origins(self.reference.commit(c.oid).message) if o.hash]
+                copy = any(o.startswith(h) for h in names for o in (*fresh, *found, *self.carried) if o != c.oid)
                 how = self.present(c.oid, c.title)
-                m = Missing(root, c, oid, how or "missing")
+                if c.oid in gone or (copy and not how):
+                    continue            # a pick of another fix, in some branch of upstream's
                 found[c.oid] = m
-                if not how and (why := self.ignored.find(c.oid)):
-                    m.status = why
-                    continue
-                if c.oid not in seen:
-                    seen.add(c.oid)
-                    queue.append((c.oid, root))
+                m.status = how or self.ignored.find(c.oid) or "missing"
+                if how or m.status == "missing":
+                    level.append((c.oid, m.root))
         return list(found.values())
 
     def known(self, prefix: str) -> bool:
@@ -446,12 +446,12 @@ class Fixes:
         ask = [f.claim.oid for f in found if f.claim.oid not in names]
         if ask:
             names.update({o: "not released" for o in ask})
-            if tags:
-                out = self.reference.run("name-rev", "--annotate-stdin", "--refs=refs/tags/*",
-                                         stdin="".join(o + "\n" for o in ask).encode())
+            for at in range(0, len(ask) if tags else 0, 1000):
+                # named as arguments: it then stops at the oldest of them; --annotate-stdin walks everything
+                out = self.reference.run("name-rev", "--refs=refs/tags/*", *ask[at:at + 1000])
                 for text in out.decode("utf-8", "replace").splitlines():
-                    if m := re.match(r"([0-9a-f]{40,64}) \((?:tags/)?([^~^)]+)", text):
-                        names[m[1]] = m[2]
+                    if m := re.match(r"([0-9a-f]{40,64}) (?:tags/)?([^~^]+)", text):
+                        names[m[1]] = m[2] if m[2] != "undefined" else "not released"
             try:
                 part = path.with_suffix(f".{os.getpid()}")
                 part.write_text("\n".join([stamp, *(f"{k} {v}" for k, v in names.items()), "end"]) + "\n")

@@ -306,6 +306,8 @@ def parse_mail(raw: bytes, name: str) -> Optional[Patch]:
     """A patch (or cover letter) from a mail; None for replies and other mails."""
     raw = re.sub(rb"^From [^\n]*\n", b"", raw.lstrip(b"\r\n"))
     msg = email.parser.BytesParser().parsebytes(raw)
+    if not msg.get("Subject") and not msg.get("Message-Id"):
+        return parse_bare(raw, name)
     title, good_title = header_text(msg.get("Subject"))
     m = TAG.match(title)
     assert m
@@ -345,6 +347,23 @@ def parse_mail(raw: bytes, name: str) -> Optional[Patch]:
         patch.files, patch.broken = [], str(e)
     if not patch.files and not patch.broken and diff.strip():
         patch.broken = "no patch could be read"
+    return patch
+
+
+def parse_bare(raw: bytes, name: str) -> Optional[Patch]:
+    """A patch that is no mail: what stands above the diff is the message (quilt, DEP-3)."""
+    talk, diff = split_body(raw)
+    if not diff:
+        return None
+    text = talk.decode("utf-8", "replace").replace("\r\n", "\n").strip("\n")
+    m = re.search(r"^(?:Description|Subject):[ \t]*(.+)", text, re.M | re.I)
+    subject = m[1].strip() if m else re.sub(r"\.(?:patch|diff)$", "", name)
+    who = re.search(r"^(?:Author|From):[ \t]*(.+)", text, re.M | re.I)
+    patch = Patch(name, subject, f"{subject}\n\n{text}\n", Person(*email.utils.parseaddr(who[1])) if who else None)
+    try:
+        patch.files = parse_diff(diff)
+    except Truncated as e:
+        patch.files, patch.broken = [], str(e)
     return patch
 
 

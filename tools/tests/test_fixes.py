@@ -345,6 +345,29 @@ def test_rewritten_history_is_read_anew(h: History) -> None:
     assert h.missing() == {g}
 
 
+def test_other_branches_of_the_reference(h: History) -> None:
+    """A copy of a fix (stable's, or a topic branch's) is not told apart from the fix itself."""
+    a = h.add("foo: A")
+    f = h.fix(a, "foo: mend")
+    copy = h.add("foo: mend", f'commit {f} upstream.\n\nFixes: {a[:12]} ("foo: A")\n')
+    h.pick(a)
+    assert h.missing() == {f} and copy not in h.run("--all").out
+
+
+def test_vanished_tips_do_not_cost_a_new_reading(h: History, tmp_path: Path) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    h.up.ref("remotes/next/master", h.add("foo: next", f"Fixes: {a[:12]}\n"))
+    gone = h.tip
+    h.up.ref("heads/master", f)
+    h.pick(a)
+    assert h.missing() == {f, gone}
+    (h.up.dir / "refs/remotes/next/master").unlink()
+    trap = fake_git(tmp_path / "bin", 'case "$*" in *"log --stdin -z"*) exit 9;; esac')
+    r = h.run(env=trap)
+    assert r.code == 1 and {x["fix"] for x in r.data["rows"]} == {f}
+
+
 def test_cut_or_lying_log_never_ends_in_the_cache(h: History, tmp_path: Path) -> None:
     a = h.add("foo: A")
     f = h.fix(a)

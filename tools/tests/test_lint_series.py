@@ -13,7 +13,7 @@ from typing import Iterator
 
 import pytest
 
-from lintkit import BOB, FILE, MIKE, Edit, Repo, Tree, message, put, run, sub, within
+from lintkit import ALICE, BOB, FILE, MIKE, Edit, Repo, Tree, message, put, run, sub, within
 from lintworld import C, CHANGES, World
 
 NICK = "Nadia Noord <nadia@up.example>"
@@ -238,6 +238,21 @@ def test_two_directories(world: World, tmp_path: Path) -> None:
     assert verdict(raw.replace(b"foo_enable_evtq", b"foo_enable_priq")) == ["MISMATCH"]
     assert verdict(raw.replace(b" \tret = foo_write_sync(foo, enables", b" \tret = foo_sync(foo, enables")) == ["unproven"]
     assert verdict(raw.replace(b"+\tenables", b"+        enables")) == ["whitespace"]
+
+
+def test_quilt_and_dep3_patches(world: World, tmp_path: Path) -> None:
+    """Patches that are no mails, as in debian/patches."""
+    d = tmp_path / "patches"
+    d.mkdir()
+    diff = mail_of(world, "const").partition(b"\n---\n")[2].partition(b"\n\n")[2]
+    oid = world.ups["const"].oid
+    (d / "series").write_text("wait.patch -p1\n")
+    signed = f"Signed-off-by: {ALICE}\nSigned-off-by: {MIKE}\n"
+    for origin, status in ((f"upstream, https://git.example/linus/{oid}", "match"), (f"backport, commit:{oid}", "match"), ("vendor", "unresolved")):
+        (d / "wait.patch").write_bytes(f"Description: foo: Wait longer\n Longer text.\nOrigin: {origin}\nAuthor: {ALICE}\n{signed}---\n".encode() + diff)
+        r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path), "--onto", world.base, str(d))
+        assert (r.statuses(), r.code) == ([status], int(status != "match")), (origin, r.out)
+        assert status != "match" or r.rows() == [("match", "match", "preserved")]
 
 
 def break_off(raw: bytes) -> bytes:
