@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lintkit import BOB, FILE, LINT, Repo, fake_git, message, put, run, sub
+from lintkit import BOB, FILE, LINT, Repo, message, put, run, sub
 from lintworld import C, World
 
 
@@ -26,49 +26,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def args(w: World, spec: str) -> tuple[str, ...]:
     return ("compare", "-C", str(w.local.path), "--reference", str(w.up.path), spec)
-
-
-# --- git that fails, hangs, lies or is killed half-way: never green ------------------------------
-
-FAULTS = {
-    "is not there": "exit 127",
-    "fails at once": "exit 128",
-    "fails at rev-list": 'case "$*" in *rev-list*) echo fatal: no >&2; exit 128;; esac',
-    "fails at cat-file": 'case "$*" in *cat-file*) echo fatal: no >&2; exit 128;; esac',
-    "hangs at rev-list": 'case "$*" in *rev-list*) exec sleep 60;; esac',
-    "hangs at cat-file": 'case "$*" in *cat-file*) exec sleep 60;; esac',
-    "prints nothing at rev-list": 'case "$*" in *rev-list*) exit 0;; esac',
-    "leaves the first commit out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed 2d; exit 0;; esac',
-    "leaves the last commit out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed "\\$d"; exit 0;; esac',
-    "leaves one in the middle out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed 3d; exit 0;; esac',
-    "leaves the boundary out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | grep -v "^-" | sed 1d; exit 0;; esac',
-    "is killed in the list": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | head -n 1; kill -9 $$;; esac',
-    "is killed in an object": 'case "$*" in *cat-file*) $REAL "$@" | head -c 700; kill -9 $$;; esac',
-    "ends early in an object": 'case "$*" in *cat-file*) $REAL "$@" | head -c 700; exit 0;; esac',
-    "gives other content": 'case "$*" in *cat-file*) $REAL "$@" | LC_ALL=C sed -u "s/FOO_TIMEOUT/FOO_TIMEOVT/"; exit 0;; esac',
-    "gives another message": 'case "$*" in *cat-file*) $REAL "$@" | LC_ALL=C sed -u "s/Alice/Aline/"; exit 0;; esac',
-    "calls everything missing": 'case "$*" in *cat-file*) while read x; do echo "$x missing"; done; exit 0;; esac',
-    "calls everything ambiguous": 'case "$*" in *cat-file*) while read x; do echo "$x ambiguous"; done; exit 0;; esac',
-    "talks nonsense": 'case "$*" in *cat-file*) while read x; do echo "hello world"; done; exit 0;; esac',
-    "fails at merge histories": 'case "$*" in *"rev-list --stdin"*) exit 1;; esac',
-    "fails at refs": 'case "$*" in *for-each-ref*) exit 1;; esac',
-}
-
-
-@pytest.mark.parametrize("name", FAULTS)
-def test_bad_git_is_never_green(world: World, tmp_path: Path, name: str) -> None:
-    b = world.branch()
-    for n in ("const", "sibling", "docs"):
-        b.pick(n)
-    spec = b.range()
-    assert run(*args(world, spec)).code == 0
-    env = fake_git(tmp_path / "bin", FAULTS[name])
-    env["LINT_TIMEOUT"] = "2"
-    r = run(*args(world, spec), env=env)
-    assert r.code in (2, 3), (r.code, r.out, r.err)
-    assert r.code == 3 or "missing" in name or "ambiguous" in name
-    assert r.err.startswith("error: ") and "; next: " in r.err and "Traceback" not in r.err, r.err
-    assert '"match"' not in r.out
 
 
 def test_objects_that_cannot_be_fetched(world: World, tmp_path: Path) -> None:

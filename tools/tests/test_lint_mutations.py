@@ -7,11 +7,12 @@ and the kinds of the findings.  The table at the end shows kind by kind.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Callable, Optional
 
 import pytest
 
-from lintkit import ALICE, BOB, EXEC, FILE, LINK, MIKE, MODULE, Tree, both, drop, message, put, run, sub, within
+from lintkit import ALICE, BOB, EXEC, FILE, LINK, MIKE, MODULE, Tree, both, drop, fake_git, message, put, run, sub, within
 from lintworld import ADOPT, C, H, Branch, World
 
 MATCH = "match"
@@ -501,6 +502,43 @@ def _(b: Branch) -> Want:
     return Want([MATCH], ["short-hash"], code=0)
 
 
+def mbox(b: Branch, *versions: tuple[int, list[str], bytes, bytes]) -> tuple[str, str]:
+    """The posted series: version, patches, and what is replaced in it."""
+    out = b""
+    for version, names, old, now in versions:
+        for n, name in enumerate(names, 1):
+            raw = b.world.up.git("format-patch", "--stdout", "-1", f"--subject-prefix=PATCH v{version} {n}/{len(names)}", b.world.ups[name].oid)
+            raw = raw.replace(b"\nSubject:", b"\nMessage-Id: <v%d-%d@x.example>\nReferences: <v%d-1@x.example>\nSubject:" % (version, n, version), 1)
+            out += raw.replace(old, now)
+    path = b.world.local.path / f"{len(b.world.local.trees)}.mbox"
+    path.write_bytes(out)
+    return "--series", str(path)
+
+
+def series_case(kind: str, name: str, picks: list[str], status: list[str], kinds: list[str], *versions: tuple[int, list[str], bytes, bytes],
+                says: str = "") -> None:
+    @case(kind, name)
+    def build(b: Branch) -> Want:
+        for p in picks:
+            b.pick(p, line="")
+        return Want(status, kinds, code=int(kind == "defect"), args=mbox(b, *versions), says=says)
+
+
+PAIR = ["const", "getter"]
+series_case("honest", "a posted series, matched by subject", PAIR, [MATCH, MATCH], [], (6, PAIR, b"", b""))
+series_case("honest", "the later of two posted versions", PAIR, [MATCH, MATCH], [], (6, PAIR, b"1000", b"900"), (7, PAIR, b"", b""))
+series_case("defect", "a stale version of the series", PAIR, [MATCH, MATCH], ["stale"], (6, PAIR, b"", b""), (7, PAIR, b"1000", b"2000"), says="v7 (v7-1@x.example)")
+series_case("defect", "a patch of the series missing", ["const"], [MATCH, "missing"], ["missing"], (6, PAIR, b"", b""))
+series_case("defect", "a patch that is not in the series", [*PAIR, "include"], [MATCH, MATCH, "extra"], ["extra"], (6, PAIR, b"", b""))
+series_case("defect", "a posted series reordered", PAIR[::-1], ["match", "reordered"], ["reordered"], (6, PAIR, b"", b""))
+
+
+@case("defect", "a posted series squashed")
+def _(b: Branch) -> Want:
+    b.pick("const", both(b.world.ups["const"].edit, b.world.ups["getter"].edit), line="")
+    return Want(["MISMATCH", "missing"], ["MISMATCH", "missing"], code=1, args=mbox(b, (6, PAIR, b"", b"")))
+
+
 # --- the run ---------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
@@ -552,6 +590,47 @@ def test_case(world: World, name: str) -> None:
     TABLE[name] = *TABLE[name][:3], True
 
 
+# --- git that fails, hangs, lies or is killed half-way: never green ---------------------------------
+
+FAULTS = {
+    "is not there": "exit 127",
+    "fails at once": "exit 128",
+    "fails at rev-list": 'case "$*" in *rev-list*) echo fatal: no >&2; exit 128;; esac',
+    "fails at cat-file": 'case "$*" in *cat-file*) echo fatal: no >&2; exit 128;; esac',
+    "hangs at rev-list": 'case "$*" in *rev-list*) exec sleep 60;; esac',
+    "hangs at cat-file": 'case "$*" in *cat-file*) exec sleep 60;; esac',
+    "prints nothing at rev-list": 'case "$*" in *rev-list*) exit 0;; esac',
+    "leaves the first commit out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed 2d; exit 0;; esac',
+    "leaves the last commit out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed "\\$d"; exit 0;; esac',
+    "leaves one in the middle out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed 3d; exit 0;; esac',
+    "leaves the boundary out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | grep -v "^-" | sed 1d; exit 0;; esac',
+    "is killed in the list": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | head -n 1; kill -9 $$;; esac',
+    "is killed in an object": 'case "$*" in *cat-file*) $REAL "$@" | head -c 700; kill -9 $$;; esac',
+    "ends early in an object": 'case "$*" in *cat-file*) $REAL "$@" | head -c 700; exit 0;; esac',
+    "gives other content": 'case "$*" in *cat-file*) $REAL "$@" | LC_ALL=C sed -u "s/FOO_TIMEOUT/FOO_TIMEOVT/"; exit 0;; esac',
+    "gives another message": 'case "$*" in *cat-file*) $REAL "$@" | LC_ALL=C sed -u "s/Alice/Aline/"; exit 0;; esac',
+    "calls everything missing": 'case "$*" in *cat-file*) while read x; do echo "$x missing"; done; exit 0;; esac',
+    "calls everything ambiguous": 'case "$*" in *cat-file*) while read x; do echo "$x ambiguous"; done; exit 0;; esac',
+    "talks nonsense": 'case "$*" in *cat-file*) while read x; do echo "hello world"; done; exit 0;; esac',
+    "fails at merge histories": 'case "$*" in *"rev-list --stdin"*) exit 1;; esac',
+    "fails at refs": 'case "$*" in *for-each-ref*) exit 1;; esac',
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_bad_git_is_never_green(world: World, tmp_path: Path, name: str) -> None:
+    b = world.branch()
+    for n in ("const", "sibling", "docs"):
+        b.pick(n)
+    argv = ("compare", "-C", str(world.local.path), "--reference", str(world.up.path), b.range())
+    r = run(*argv, env={**fake_git(tmp_path / "bin", FAULTS[name]), "LINT_TIMEOUT": "2"})
+    TABLE[f"git {name}"] = "git", f"exit {r.code}", "error" if r.err.startswith("error: ") else "-", False
+    assert r.code == (2 if "missing" in name or "ambiguous" in name else 3), (r.code, r.out, r.err)
+    assert r.err.startswith("error: ") and "; next: " in r.err and "Traceback" not in r.err, r.err
+    assert '"match"' not in r.out
+    TABLE[f"git {name}"] = *TABLE[f"git {name}"][:3], True
+
+
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     """Shows what was caught and what passed, kind by kind."""
     with capsys.disabled():
@@ -559,7 +638,8 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
         wide = max([len(n) for n in TABLE] or [0])
         for name, (kind, status, found, good) in sorted(TABLE.items(), key=lambda x: x[1][0]):
             print(f"  {kind:7} {name:{wide}}  {status:24} {found:28} {'ok' if good else 'WRONG'}")
-        for kind, text in (("defect", "kinds of defect got their exact status"), ("honest", "kinds of honest backport passed without a finding")):
+        for kind, text in (("defect", "kinds of defect got their exact status"), ("honest", "kinds of honest backport passed without a finding"),
+                           ("git", "kinds of bad git ended in an error")):
             print(f"  {sum(t[3] for t in TABLE.values() if t[0] == kind)} of {sum(t[0] == kind for t in TABLE.values())} {text}")
     assert sum(k == "defect" for k, _ in CASES.values()) >= 40
     assert sum(k == "honest" for k, _ in CASES.values()) >= 40
