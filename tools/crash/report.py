@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import textwrap
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,7 +14,7 @@ import qemu
 from judge import FAIL, INVALID, PASS, Judgement, Row, Rule
 
 COLOURS = {"PASS": 32, "FAIL": 31, "INVALID": 33, "LOST": 35}
-LABEL, NUMBER = 15, 8
+LABEL, NUMBER = 14, 8
 COLUMNS = ("transl", "abort", "bypass", "fault", "misdir")
 CELL = NUMBER * len(COLUMNS)
 
@@ -42,15 +43,8 @@ def _total(rows: list[Row]) -> Row:
     return Row(**sums)
 
 
-def _wrap(text: str, width: int) -> list[str]:
-    lines, line = [], ""
-    for word in text.split():
-        if line and len(line) + 1 + len(word) > width:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}".strip()
-    return [*lines, line]
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, 100, subsequent_indent=" " * 8, break_on_hyphens=False)
 
 
 def table(report: Report, colour: bool = False) -> str:
@@ -64,7 +58,7 @@ def table(report: Report, colour: bool = False) -> str:
     out = [f"crash test of {report.base}: {report.qemu}, {report.scenario.frame_rate} frames/s, "
            f"{report.scenario.read_iops} reads/s, window +{report.scenario.delay_ms} ms", "",
            line("", *report.runs),
-           line("after the panic", *("".join(f"{name:>{NUMBER}}" for name in COLUMNS) for _ in runs)), rule]
+           line("after panic", *("".join(f"{name:>{NUMBER}}" for name in COLUMNS) for _ in runs)), rule]
     sids = sorted({row.sid for run in runs for row in run.rows})
     for sid in sids:
         found = [next((row for row in run.rows if row.sid == sid), None) for run in runs]
@@ -84,13 +78,11 @@ def table(report: Report, colour: bool = False) -> str:
     out += ["", "transl: until the device's take-over; the others: until the shutdown", ""]
     for name, run in report.runs.items():
         if run.verdict == "LOST" or run.why and not run.rules:
-            out += _wrap(f"{name}: {run.verdict}: {run.why}", 100)
+            out += _wrap(f"{name}: {run.verdict}: {run.why}")
         for judged in run.rules:
             if name == "patched" or judged.number == 2:
-                text = f"rule {judged.number} {judged.status:<7} {name}: {judged.name}: {judged.detail}"
-                first, *rest = _wrap(text, 98)
-                out += [first, *(f"        {more}" for more in rest)]
-    out += [f"rule 8 {report.control.status:<7} control: {report.control.detail}", "",
+                out += _wrap(f"rule {judged.number} {judged.status:<7} {name}: {judged.name}: {judged.detail}")
+    out += [*_wrap(f"rule 8 {report.control.status:<7} control: {report.control.detail}"), "",
             f"{paint(report.verdict, colour)}" + (f": {report.why}" if report.why else "")]
     return "\n".join(out) + "\n"
 
