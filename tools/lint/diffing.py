@@ -16,7 +16,7 @@ from typing import NamedTuple, Optional, Sequence
 
 Lines = list[bytes]
 CONTEXT = 3
-SMALL = 40_000          # product of lengths up to which a gap is aligned by full search
+EFFORT = 800            # lines by which two passages without unique lines may differ to be aligned
 WORD = re.compile(rb"[A-Za-z_$]")
 LABEL = re.compile(rb"[A-Za-z_]\w*:\s*(?:/[*/].*)?$")
 FUNCTIONS = re.compile(r"\.(?:c|h|cc|cpp|cxx|hpp|hh|rs|go|java|m|S|l|y)$")
@@ -48,7 +48,7 @@ def split(data: bytes) -> Lines:
 
 
 def blocks(a: Sequence[bytes], b: Sequence[bytes]) -> list[tuple[int, int, int]]:
-    """Matching blocks (i, j, n), rising in both: patience, then rare lines, then full search."""
+    """Matching blocks (i, j, n), rising in both: patience, then Myers between the anchors."""
     found: list[tuple[int, int, int]] = []
     todo = [(0, len(a), 0, len(b))]
     while todo:
@@ -69,12 +69,8 @@ def blocks(a: Sequence[bytes], b: Sequence[bytes]) -> list[tuple[int, int, int]]
             continue
         anchors = unique_anchors(a, alo, ahi, b, blo, bhi)
         if not anchors:
-            if (ahi - alo) * (bhi - blo) <= SMALL:
-                found += [(alo + i, blo + j, 1) for i, j in common(a[alo:ahi], b[blo:bhi])]
-                continue
-            anchors = rare_anchor(a, alo, ahi, b, blo, bhi)
-            if not anchors:
-                continue
+            found += [(alo + i, blo + j, 1) for i, j in common(a[alo:ahi], b[blo:bhi])]
+            continue
         i0, j0 = alo, blo
         for i, j in anchors:
             found.append((i, j, 1))
@@ -111,53 +107,36 @@ def unique_anchors(a: Sequence[bytes], alo: int, ahi: int, b: Sequence[bytes], b
     return run[::-1]
 
 
-def rare_anchor(a: Sequence[bytes], alo: int, ahi: int, b: Sequence[bytes], blo: int, bhi: int
-                ) -> list[tuple[int, int]]:
-    """The longest block around the rarest common line, of at most 64 occurrences."""
-    places: dict[bytes, list[int]] = {}
-    for j in range(blo, bhi):
-        places.setdefault(b[j], []).append(j)
-    best: tuple[int, int, int, int] = (65, 0, 0, 0)
-    counts = Counter(a[alo:ahi])
-    i = alo
-    while i < ahi:
-        here = places.get(a[i], ())
-        rarity = max(len(here), counts[a[i]])
-        step = 1
-        if here and rarity <= best[0]:
-            for j in here:
-                n, m = 1, 0
-                while i + n < ahi and j + n < bhi and a[i + n] == b[j + n]:
-                    n += 1
-                while i - m > alo and j - m > blo and a[i - m - 1] == b[j - m - 1]:
-                    m += 1
-                if (rarity, -(n + m)) < (best[0], -best[3]):
-                    best = (rarity, i - m, j - m, n + m)
-                step = max(step, n)
-        i += step
-    _, i, j, n = best
-    return [(i + k, j + k) for k in range(n)]
-
-
 def common(a: Sequence[bytes], b: Sequence[bytes]) -> list[tuple[int, int]]:
-    """A longest common subsequence."""
-    rows = [[0] * (len(b) + 1)]
-    for x in reversed(a):
-        last, row = rows[-1], [0] * (len(b) + 1)
-        for j in range(len(b) - 1, -1, -1):
-            row[j] = last[j + 1] + 1 if x == b[j] else (last[j] if last[j] >= row[j + 1] else row[j + 1])
-        rows.append(row)
-    rows.reverse()
-    pairs, i, j = [], 0, 0
-    while i < len(a) and j < len(b):
-        if a[i] == b[j]:
-            pairs.append((i, j))
-            i, j = i + 1, j + 1
-        elif rows[i + 1][j] >= rows[i][j + 1]:
-            i += 1
-        else:
-            j += 1
-    return pairs
+    """A longest common subsequence (Myers' greedy search); nothing when they differ by too much."""
+    far = {1: 0}                                # diagonal -> furthest line of a
+    steps: list[dict[int, int]] = []
+    for d in range(min(EFFORT, len(a) + len(b)) + 1):
+        steps.append(dict(far))
+        for k in range(-d, d + 1, 2):
+            down = k == -d or (k != d and far[k - 1] < far[k + 1])
+            x = far[k + 1] if down else far[k - 1] + 1
+            while x < len(a) and x - k < len(b) and a[x] == b[x - k]:
+                x += 1
+            far[k] = x
+            if x >= len(a) and x - k >= len(b):
+                return trace(steps, len(a), len(b))
+    return []
+
+
+def trace(steps: Sequence[dict[int, int]], x: int, y: int) -> list[tuple[int, int]]:
+    pairs = []
+    for d in range(len(steps) - 1, -1, -1):
+        far, k = steps[d], x - y
+        down = k == -d or (k != d and far[k - 1] < far[k + 1])
+        before = k + 1 if down else k - 1
+        px = far[before] if d else 0
+        py = px - before if d else 0
+        while x > px and y > py:
+            x, y = x - 1, y - 1
+            pairs.append((x, y))
+        x, y = px, py
+    return pairs[::-1]
 
 
 def edits(old: Sequence[bytes], new: Sequence[bytes]) -> list[Edit]:

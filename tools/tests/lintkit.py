@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import types
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,16 @@ Edit = Callable[[Tree], None]
 ALICE = "Alice Adler <alice@up.example>"
 MIKE = "Mike Maintainer <mike@up.example>"
 BOB = "Bob Backporter <bob@distro.example>"
+
+
+def module(name: str) -> types.ModuleType:
+    """One of the tool's modules that need no other; under a name of its own, as other tools have modules too."""
+    spec = importlib.util.spec_from_file_location(f"lint_{name}", LINT / f"{name}.py")
+    assert spec and spec.loader
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = found
+    spec.loader.exec_module(found)
+    return found
 
 
 def text(value: Union[str, bytes]) -> bytes:

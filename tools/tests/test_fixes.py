@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from pathlib import Path
 from typing import Optional
 
 import pytest
 
-from lintkit import BOB, FILE, LINT, MIKE, Repo, Result, fake_git, message, run
+from lintkit import BOB, FILE, MIKE, Repo, Result, fake_git, message, module, run
 
-sys.path.insert(0, str(LINT))
-import message as msg      # noqa: E402
-
+msg = module("message")
 HASH = "0123456789abcdef0123456789abcdef01234567"
 TITLE = "foo: Do it (again)"
 

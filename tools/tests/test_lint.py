@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from lintkit import BOB, FILE, LINT, Repo, message, put, run, sub
+from lintkit import BOB, FILE, LINT, Repo, message, module, put, run, sub
 from lintworld import C, World
+
+diffing = module("diffing")
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +188,28 @@ def test_b4_itself(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[s
     with capsys.disabled():
         print("\n" + said)
     assert "Success: 1, Warning: 0, Error: 1" in said and "2000" in said
+
+
+# --- the diff underneath ---------------------------------------------------------------------------
+
+def test_edits_turn_one_text_into_the_other() -> None:
+    rng = random.Random(1)
+    for _ in range(2000):
+        a, b = ([b"%d" % rng.randrange(4) for _ in range(rng.randrange(14))] for _ in range(2))
+        pairs = diffing.common(a, b)
+        best = [0] * (len(b) + 1)
+        for x in a:                         # the length of a longest common subsequence, by the book
+            row = [0]
+            for j, y in enumerate(b):
+                row.append(best[j] + 1 if x == y else max(best[j + 1], row[j]))
+            best = row
+        assert len(pairs) == best[-1] and all(a[i] == b[j] for i, j in pairs)
+        for cut in (diffing.edits(a, b), diffing.slide(a, diffing.edits(a, b), True), diffing.slide(a, diffing.edits(a, b), False)):
+            out, at = [], 0
+            for e in cut:
+                out += [*a[at:e.start], *e.new]
+                at = e.end
+            assert out + a[at:] == b
 
 
 # --- random edits, the truth known by construction ---------------------------------------------------
