@@ -138,12 +138,13 @@ def _machine() -> list[dict[str, str]]:
 
 
 class View:
-    """One suite for one architecture, with index files of its own."""
+    """One suite for one architecture, with index files of its own; `types` is deb or deb-src."""
 
-    def __init__(self, suite: str, arch: str) -> None:
+    def __init__(self, suite: str, arch: str, types: str = "deb") -> None:
         self.suite = suite
         self.arch = arch
-        self.here = cache_dir("apt", f"{suite}-{arch}")
+        self.types = types
+        self.here = cache_dir("apt", f"{suite}-{arch if types == 'deb' else 'source'}")
         self.conf = self.here / "apt.conf"
         self.stamp = self.here / "updated"
         self.name = f"{'this machine' + chr(39) + 's suites' if suite == OWN else suite} ({arch})"
@@ -154,7 +155,7 @@ class View:
             entries = [{**entries[0], "suites": self.suite, "components": "main"}]
         text = ""
         for entry in entries:
-            fields = {"types": "deb", "architectures": self.arch, **entry}
+            fields = {"types": self.types, "architectures": self.arch, **entry}
             del fields["name"]
             text += "".join(f"{name.title()}: {value}\n" for name, value in fields.items()) + "\n"
         for name in ("state/lists/partial", "cache/archives/partial", "sources"):
@@ -301,3 +302,39 @@ def unpack(deb: Path) -> Path:
                 run(["dpkg-deb", "-x", deb, partial], next_step="run the same command again")
             partial.rename(there)
     return there
+
+
+def source(package: str, *, suites: Sequence[str]) -> Path:
+    """The directory with a package's upstream source, of the first suite that has it; unpacked once."""
+    deps.need("archive", "tree")
+    root = cache_dir("unpacked")
+    for suite in suites:
+        view = View(suite, native(), "deb-src")
+        with lock(view.here / "lock"):
+            kept = sorted(root.glob(f"{package}_*_source-{suite}"))
+            if kept and not flag("UPDATE"):
+                return kept[-1]
+            if not view.fresh() or flag("UPDATE"):
+                view.update()
+            partial = view.here / "partial" / package
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            with stage(f"fetching the source of {package}"):
+                done = run(["apt-get", "-c", view.conf, "source", "--download-only", "--only-source", package],
+                           cwd=partial, env={"LC_ALL": "C"}, check=False)
+            tars = [path for path in partial.glob(f"{package}_*.tar.*") if ".debian." not in path.name]
+            tars = [path for path in tars if path.suffix != ".asc"]
+            if "Unable to find a source package" in done.stderr:
+                continue
+            if done.returncode or len(tars) != 1:
+                raise _explain(f"fetching the source of {package}", done.stdout + done.stderr)
+            there = root / f"{tars[0].name.split('.orig')[0].split('.tar')[0]}_source-{suite}"
+            if not there.is_dir():
+                unpacked = partial / "unpacked"
+                unpacked.mkdir()
+                run(["tar", "-xf", tars[0], "-C", unpacked, "--strip-components=1", "--no-same-owner"],
+                    next_step="run the same command again")
+                unpacked.rename(there)
+            return there
+    raise Err(f"the archive does not have the source of {package}; looked in: {', '.join(suites)}",
+              "look whether the package has a new name")
