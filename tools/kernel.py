@@ -65,12 +65,12 @@ def _commit(store: Store, patches: Sequence[Path]) -> str:
     return store.apply(commit, patches) if patches else commit
 
 
-def _fragments(flavour: str) -> str:
+def fragments(flavour: str = "") -> str:
     more = [FLAVOURS / f"{flavour}.config"] if flavour else []
     return "".join(path.read_text() for path in [*sorted(FRAGMENTS.glob("*.config")), *more])
 
 
-def _make(store: Store, obj: Path, *targets: str) -> tuple[list[str], dict[str, str]]:
+def make(store: Store, obj: Path, *targets: str) -> tuple[list[str], dict[str, str]]:
     env = {name: value for name, value in os.environ.items()
            if not name.startswith(("KBUILD_", "KCONFIG_", "CCACHE_", "GIT_", "MAKE", "KC", "LD"))
            and name not in ("MFLAGS", "ARCH", "CROSS_COMPILE", "V", "W", "C", "O", "M", "BASE", "KSRC", "LLVM", "LOCALVERSION")}
@@ -88,7 +88,7 @@ def _make(store: Store, obj: Path, *targets: str) -> tuple[list[str], dict[str, 
     return cmd + (["V=1"] if VERBOSE else []), env
 
 
-def _run(step: Stage, cmd: list[str], env: dict[str, str], log: Path, total: int) -> int:
+def run_make(step: Stage, cmd: list[str], env: dict[str, str], log: Path, total: int) -> int:
     """Run make, its output into the log, its progress on the screen; the number of steps it took."""
     if VERBOSE:
         say("+ " + " ".join(cmd))
@@ -120,12 +120,12 @@ def _run(step: Stage, cmd: list[str], env: dict[str, str], log: Path, total: int
     return steps
 
 
-def _configure(step: Stage, store: Store, obj: Path, wanted: str, log: Path) -> None:
+def configure(step: Stage, store: Store, obj: Path, wanted: str, log: Path) -> None:
     lines = [line for line in wanted.splitlines() if re.match(r"CONFIG_|# CONFIG_.* is not set", line)]
     fragment = obj / "wanted.config"
     fragment.write_text("".join(line.split("  #")[0] + "\n" for line in lines))
-    cmd, env = _make(store, obj, "allnoconfig")
-    _run(step, cmd, env | {"KCONFIG_ALLCONFIG": str(fragment)}, log, 0)
+    cmd, env = make(store, obj, "allnoconfig")
+    run_make(step, cmd, env | {"KCONFIG_ALLCONFIG": str(fragment)}, log, 0)
     took = set((obj / ".config").read_text().splitlines())
     missing = [line for line in lines if line not in took and not line.endswith("  # optional")
                and not (line.endswith("=n") and not any(had.startswith(line[:-1]) for had in took))]
@@ -135,7 +135,7 @@ def _configure(step: Stage, store: Store, obj: Path, wanted: str, log: Path) -> 
 
 
 @contextlib.contextmanager
-def _objects(obj: Path) -> Iterator[Path]:
+def objects(obj: Path) -> Iterator[Path]:
     """The object directory; emptied if the last build did not come to its end by itself."""
     mark = obj.with_name(f"{obj.name}.broken")
     if mark.exists():
@@ -157,6 +157,27 @@ def _kept(there: Path) -> Kernel:
     return Kernel(there / "Image", there / "vmlinux", (there / "release").read_text().strip(), there / "config", there.name)
 
 
+def compiler() -> str:
+    return run([f"{CROSS}gcc", "--version"]).stdout.splitlines()[0]
+
+
+def _identify(store: Store, patched: bool, count: int | None, flavour: str) -> tuple[str, str]:
+    """The kernel's commit, and the key of all that it is made from."""
+    try:
+        commit = _commit(store, store.queue()[:count] if patched else [])
+    except Rejected as err:
+        raise Err(f"{err.cause} (on {store.version()})", f"make tree BASE={store.base.name}", FAIL) from err
+    source = store.git("rev-parse", f"{commit}^{{tree}}").stdout.strip()
+    return commit, digest(source, fragments(flavour), compiler(), repr(FIXED))[:16]
+
+
+def identify(base: str, patched: bool, *, count: int | None = None, flavour: str = "") -> str:
+    """The key that build() would give this kernel, without building it."""
+    store = Store(base)
+    with store.lock():
+        return _identify(store, patched, count, flavour)[1]
+
+
 def build(base: str, patched: bool, ksrc: str | None = None, *, count: int | None = None, flavour: str = "") -> Kernel:
     """The test kernel of a base, from what is kept if that is still the same.
 
@@ -165,29 +186,24 @@ def build(base: str, patched: bool, ksrc: str | None = None, *, count: int | Non
     store = Store(base, ksrc)
     end = f"-{flavour}" if flavour else ""
     deps.need("kernel")
-    compiler = run([f"{CROSS}gcc", "--version"]).stdout.splitlines()[0]
     with store.lock():
-        try:
-            commit = _commit(store, store.queue()[:count] if patched else [])
-        except Rejected as err:
-            raise Err(f"{err.cause} (on {store.version()})", f"make tree BASE={base}", FAIL) from err
-        source = store.git("rev-parse", f"{commit}^{{tree}}").stdout.strip()
-        wanted = _fragments(flavour)
+        commit, key = _identify(store, patched, count, flavour)
+        wanted = fragments(flavour)
         images = store.here / "images"
-        there = images / digest(source, wanted, compiler, repr(FIXED))[:16]
+        there = images / key
         if there.is_dir():
             return _kept(there)
         name = "unpatched" if not patched else "patched" if count is None else f"with {count} patches"
         log = store.here / f"build-{name.replace(' ', '-')}{end}.log"
         log.write_text("")
-        with _objects(store.here / f"obj{end}") as obj, stage(f"building {base} {name} {flavour}".rstrip()) as step:
+        with objects(store.here / f"obj{end}") as obj, stage(f"building {base} {name} {flavour}".rstrip()) as step:
             store.check_out(commit)
             first = not (obj / "vmlinux").exists()
-            _configure(step, store, obj, wanted, log)
+            configure(step, store, obj, wanted, log)
             counted = store.here / f"steps{end}"
             total = int(counted.read_text()) if counted.exists() else STEPS
-            cmd, env = _make(store, obj, "Image")
-            steps = _run(step, cmd, env, log, total if first else 0)
+            cmd, env = make(store, obj, "Image")
+            steps = run_make(step, cmd, env, log, total if first else 0)
             if first:
                 counted.write_text(f"{steps}\n")
             new = images / "new"
