@@ -263,7 +263,7 @@ def judge(evidence: Evidence, seconds: float = 0.0) -> Judgement:
     why = f"rule{'s' if len(worst) > 1 else ''} " + ", ".join(str(r.number) for r in worst) if worst else ""
     cells |= {"vmcore": "opens, panic found" if vmcore.status == PASS else "BAD",
               "log scan": {PASS: "clean"}.get(rules[6].status, "DIRTY"),
-              "registers": {PASS: "kept", INVALID: "not seen"}.get(rules[3].status, "REPROGRAMMED")}
+              "registers": {PASS: "kept", INVALID: "not seen"}.get(rules[3].status, "BROKEN")}
     return Judgement(verdict, why, seconds, rows(trace), rules, cells, trace)
 
 

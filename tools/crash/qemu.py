@@ -46,7 +46,8 @@ class Scenario:
     frame_rate: int = 1000
     read_iops: int = 8
     reads: int = 16
-    delay_ms: int = 0
+    delay_ms: int = 0           # that the crash kernel is held before the SMMU's probe
+    settle_ms: int = 100        # and after it, so that some frames fall in between
     timeout: int = 180
     memory: str = "512M"
     crash_memory: str = "160M"
@@ -59,6 +60,8 @@ class Scenario:
                  "reset_devices")
         if self.delay_ms:
             crash += f" smmu_kdump_test.delay_ms={self.delay_ms}"
+        if self.settle_ms:
+            crash += f" smmu_kdump_test.settle_ms={self.settle_ms}"
         return (f"{first} {self.first_cmdline}".rstrip(), f"{crash} {self.crash_cmdline}".rstrip())
 
 

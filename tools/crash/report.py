@@ -44,7 +44,7 @@ def _total(rows: list[Row]) -> Row:
 
 
 def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, 100, subsequent_indent=" " * 8, break_on_hyphens=False)
+    return textwrap.wrap(text, 100, subsequent_indent=" " * 15, break_on_hyphens=False)
 
 
 def table(report: Report, colour: bool = False) -> str:
@@ -55,8 +55,9 @@ def table(report: Report, colour: bool = False) -> str:
         return f"{label:<{LABEL}} | " + " | ".join(f"{cell:<{CELL}}" for cell in cells).rstrip()
 
     rule = "-" * LABEL + "-+-" + "-+-".join("-" * CELL for _ in runs)
-    out = [f"crash test of {report.base}: {report.qemu}, {report.scenario.frame_rate} frames/s, "
-           f"{report.scenario.read_iops} reads/s, window +{report.scenario.delay_ms} ms", "",
+    setup = report.scenario
+    out = [f"crash test of {report.base}: {report.qemu}, {setup.frame_rate} frames/s, {setup.read_iops} reads/s; "
+           f"held {setup.delay_ms} ms before", f"and {setup.settle_ms} ms after the SMMU's probe", "",
            line("", *report.runs),
            line("after panic", *("".join(f"{name:>{NUMBER}}" for name in COLUMNS) for _ in runs)), rule]
     sids = sorted({row.sid for run in runs for row in run.rows})

@@ -6,6 +6,8 @@
  * smmu_kdump_test.delay_ms=N holds a crash kernel for N milliseconds before the
  * SMMU driver probes. A virtual machine's crash kernel gets there in less than a
  * second, a large server's in many; DMA goes on all that time.
+ * smmu_kdump_test.settle_ms=N does so after it has probed, before the devices
+ * behind it do: time to see their DMA go on under the crash kernel.
  *
  * smmu_kdump_test.damage_l1, written at run time, damages the SMMU's stream table
  * as a stray write of a crashing kernel would: without any invalidation.
@@ -83,17 +85,35 @@ static const struct kernel_param_ops damage_l1_ops = {
 module_param_cb(damage_l1, &damage_l1_ops, NULL, 0200);
 MODULE_PARM_DESC(damage_l1, "\"INDEX VALUE\": overwrite an L1 stream-table descriptor");
 
-static int __init smmu_kdump_test_init(void)
+static unsigned int settle_ms;
+module_param(settle_ms, uint, 0444);
+MODULE_PARM_DESC(settle_ms, "Hold a crash kernel for this long after the SMMU probed (ms)");
+
+static void smmu_kdump_test_hold(unsigned int ms, const char *when)
 {
-	unsigned int ms = min_t(unsigned int, delay_ms,
-				SMMU_KDUMP_TEST_MAX_DELAY_MS);
-
+	ms = min_t(unsigned int, ms, SMMU_KDUMP_TEST_MAX_DELAY_MS);
 	if (!ms || !is_kdump_kernel())
-		return 0;
+		return;
 
-	pr_info("holding the crash kernel for %u ms\n", ms);
+	pr_info("holding the crash kernel for %u ms, %s\n", ms, when);
 	msleep(ms);
+}
+
+static int __init smmu_kdump_test_delay(void)
+{
+	smmu_kdump_test_hold(delay_ms, "before the SMMU");
 	return 0;
 }
 /* Before device_initcall, at which the SMMU driver registers */
-fs_initcall_sync(smmu_kdump_test_init);
+fs_initcall_sync(smmu_kdump_test_delay);
+
+static int __init smmu_kdump_test_settle(void)
+{
+	smmu_kdump_test_hold(settle_ms, "after the SMMU");
+	return 0;
+}
+/*
+ * Linked after the SMMU driver. PCI host bridges wait for the SMMU and probe at
+ * late_initcall, so their devices come after this.
+ */
+device_initcall(smmu_kdump_test_settle);
