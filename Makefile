@@ -7,7 +7,7 @@
 PYTHON ?= /usr/bin/python3
 
 .DEFAULT_GOAL := crash-test
-.PHONY: help crash-test check kunit tree refresh menuconfig defconfig lint fixes bench-lint
+.PHONY: help crash-test check kunit gate tree refresh menuconfig defconfig lint fixes bench-lint
 
 crash-test:	## fetch, patch, build, crash, judge: unpatched beside patched
 	@$(PYTHON) tools/crash
@@ -17,6 +17,9 @@ check:		## the tests: host tools and one crash test on the default base
 
 kunit:		## the driver's unit tests under QEMU [BASE= FILTER= ARGS= FLAVOUR=]
 	@$(PYTHON) tools/kunit.py
+
+gate:		## every patch on each base: W=1, sparse, checkpatch, coccicheck, configurations, unit tests [BASE= CHECKS=]
+	@$(PYTHON) tools/gate.py
 
 tree:		## a git tree of the base, one commit a patch; prints its path [BASE= KSRC=]
 	@$(PYTHON) tools/tree.py tree

@@ -29,6 +29,7 @@ NEEDS: dict[str, dict[str, str]] = {
         "perl": "perl",
         "ccache": "ccache",
     },
+    "gate": {"sparse": "sparse", "coccinelle": "spatch", "binutils-aarch64-linux-gnu": "aarch64-linux-gnu-nm"},
     "guest": {
         "gcc-aarch64-linux-gnu": "aarch64-linux-gnu-gcc",
         "libc6-dev-arm64-cross": "/usr/aarch64-linux-gnu/include/stdio.h",
