@@ -30,7 +30,8 @@ import qemu                                                         # noqa: E402
 import report                                                       # noqa: E402
 from common import cache_dir, run, stage                            # noqa: E402
 
-KEEP = 12                       # runs of one base that are kept
+SPACE = 1 << 30                 # bytes that two runs may leave behind
+KEEP = 6                        # runs of one base that are kept
 VERDICTS = {"PASS": common.PASS, "FAIL": common.FAIL, "INVALID": common.INVALID, "LOST": common.LOST}
 
 
@@ -52,6 +53,10 @@ def directory(base: str) -> Path:
     old = sorted(path for path in top.iterdir() if re.match(r"\d{8}-\d{6}", path.name))
     for path in old[:max(len(old) - KEEP + 1, 0)]:
         shutil.rmtree(path)
+    free = shutil.disk_usage(top).free
+    if free < SPACE:
+        raise Err(f"no space left for the run: {top} has {free >> 20} MiB, it needs {SPACE >> 20} MiB",
+                  "free some space, or set XDG_CACHE_HOME to a larger disk, and run the same command again")
     new = top / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     new.mkdir()
     latest = top / "latest"

@@ -312,11 +312,25 @@ static void learn_region(struct stream *s, const char *text, const char *end)
 		memcpy(s->region, text, space - text);
 }
 
+/* Old accesses stay out of the crash kernel's memory, new ones in it. */
+static void check_direction(struct stream *s, enum phase phase, uint64_t iova, uint64_t addr)
+{
+	if (phase == BEFORE || phase == END || in_crash_memory(addr) == (phase == TAKEN))
+		return;
+	s->counts[phase][MISDIRECTED]++;
+	if (!s->has_example) {
+		s->has_example = true;
+		s->example_time = now;
+		s->example_iova = iova;
+		s->example_addr = addr;
+	}
+}
+
 static void translated(struct stream *s, const char *text, const char *end)
 {
 	uint64_t addr = need(text, end, "translated");
+	uint64_t iova = need(text, end, "iova");
 	enum phase phase = phase_of(s);
-	bool own;
 
 	s->counts[phase][TRANSLATED]++;
 	note_dma(s, phase, true);
@@ -329,18 +343,15 @@ static void translated(struct stream *s, const char *text, const char *end)
 	 * entries, 16 bytes each, and the completion queue's shadow doorbells, which
 	 * lie at odd multiples of 4.
 	 */
-	if ((phase == WINDOW || phase == ADOPTED) && !(need(text, end, "iova") % 16))
+	if ((phase == WINDOW || phase == ADOPTED) && !(iova % 16))
 		s->completions++;
-	own = in_crash_memory(addr);
-	if (phase == BEFORE || phase == END || own == (phase == TAKEN))
-		return;
-	s->counts[phase][MISDIRECTED]++;
-	if (!s->has_example) {
-		s->has_example = true;
-		s->example_time = now;
-		s->example_iova = need(text, end, "iova");
-		s->example_addr = addr;
-	}
+	check_direction(s, phase, iova, addr);
+}
+
+static void untranslated(struct stream *s, uint64_t addr)
+{
+	if (PAGE(addr) != PAGE(doorbell))
+		check_direction(s, TAKEN, addr, addr);
 }
 
 static void count(struct stream *s, enum count which)
@@ -348,7 +359,7 @@ static void count(struct stream *s, enum count which)
 	enum phase phase = phase_of(s);
 
 	s->counts[phase][which]++;
-	note_dma(s, phase, false);
+	note_dma(s, phase, which == BYPASSED);
 }
 
 static void take_over(struct stream *s)
@@ -432,6 +443,9 @@ static void trace_line(enum event event, const char *text, const char *end)
 		s = stream_of(need(text, end, "sid"));
 		learn_region(s, text, end);
 		count(s, counted[event]);
+		/* An identity domain is no translation, and still must not go astray. */
+		if (event != ABORT && phase_of(s) == TAKEN)
+			untranslated(s, need(text, end, "iova"));
 		break;
 	case RECORD:
 		count(stream_of(need(text, end, "sid")), EVENTS);

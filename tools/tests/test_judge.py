@@ -238,6 +238,14 @@ def test_rule3_new_into_crashed_kernel(case: Case) -> None:
     assert "-> 0x41234000" in rule(judgement, 3).detail
 
 
+@pytest.mark.parametrize(("iova", "verdict"), [("0x41234000", "FAIL"), ("0x55e01000", "PASS")])
+def test_rule3_bypass_after_take_over(case: Case, iova: str, verdict: str) -> None:
+    """An identity domain of the crash kernel: right only for its own memory."""
+    case.insert(case.find("sid=0x18 iova"), "smmuv3_translate_bypass smmuv3-iommu-memory-region-24-3 "
+                f"sid=0x18 STE bypass iova:{iova} is_write=1")
+    assert case.judge().verdict == verdict
+
+
 def test_rule3_doorbell(case: Case) -> None:
     at = case.find("sid=0x18 iova")
     case.lines[at] = re.sub(r"translated=0x\w+", f"translated={judge.DOORBELL:#x}", case.lines[at])
