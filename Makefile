@@ -33,7 +33,7 @@ lint_newest = $(shell awk '!/^\#/ && NF {d = $$4} END {print d}' patches/bases)
 lint_tree = $(wildcard $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/smmuv3-kdump/build/$(1)/linux)
 lint_form = $(if $(FORMAT),--format $(FORMAT))
 
-lint:		## patch-ID digest of a branch [RANGE=A..B REPO= LINUX_GIT= SERIES= FORMAT=], or of BASE's queue
+lint:		## digest of a branch [RANGE=A..B REPO= LINUX_GIT= SERIES= FORMAT=], or of BASE's queue
 ifdef RANGE
 	@$(PYTHON) tools/lint compare $(if $(REPO),-C $(REPO)) $(if $(SERIES),--series $(SERIES)) $(lint_form) $(RANGE)
 else

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -31,7 +32,7 @@ GIT = {
 
 def clean_env() -> dict[str, str]:
     return {name: value for name, value in os.environ.items()
-            if not name.startswith("GIT_") and name not in ("BASE", "KSRC", "V", "FORCE", "UPDATE", "MAKEFLAGS")}
+            if not name.startswith("GIT_") and name not in ("BASE", "CONFIG", "KSRC", "V", "FORCE", "UPDATE", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
 
 
 def git(where: Path, *args: str, data: str | None = None, check: bool = True) -> str:
@@ -96,8 +97,10 @@ class Project:
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
         merged = {name: value for name, value in {**self.env, **env}.items() if value}
+        # SIGINT as on a terminal, also where these tests run in the background and ignore it.
         return subprocess.Popen(list(command), cwd=self.top, env=merged, text=True, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
 
     def run(self, *command: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*command, **env)
