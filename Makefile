@@ -18,7 +18,7 @@ check:		## the tests: host tools and one crash test on the default base
 kunit:		## the driver's unit tests under QEMU [BASE= FILTER= ARGS= FLAVOUR=]
 	@$(PYTHON) tools/kunit.py
 
-gate:		## every patch on each base: W=1, sparse, checkpatch, coccicheck, configurations, unit tests [BASE= CHECKS=]
+gate:		## every patch on each base: W=1, sparse, checkpatch, cocci, configs, KUnit [BASE= CHECKS=]
 	@$(PYTHON) tools/gate.py
 
 tree:		## a git tree of the base, one commit a patch; prints its path [BASE= KSRC=]
