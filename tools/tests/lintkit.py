@@ -96,7 +96,8 @@ class Repo:
         path.write_text(oid + "\n")
 
     def git(self, *args: str, data: bytes = b"") -> bytes:
-        return subprocess.run(["git", "-C", str(self.path), *args], input=data, check=True, capture_output=True).stdout
+        who = ("-c", "user.name=Test", "-c", "user.email=test@example.com")      # on a fresh machine git knows nobody
+        return subprocess.run(["git", "-C", str(self.path), *who, *args], input=data, check=True, capture_output=True).stdout
 
 
 def put(path: str, data: Union[str, bytes], mode: int = FILE) -> Edit:
