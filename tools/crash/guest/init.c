@@ -270,6 +270,7 @@ static void nic_warm_up(const char *name)
 static void nic_ring(const char *name)
 {
 	volatile uint32_t *regs;
+	uint32_t head, tail;
 	char path[256];
 	int fd;
 
@@ -280,9 +281,12 @@ static void nic_ring(const char *name)
 		give_up("cannot map %s", path);
 	regs[RDTR / 4] = 0;
 	regs[RADV / 4] = 0;
+	/* The tail first: it follows the head, and both are moving */
+	tail = regs[RDT / 4];
+	head = regs[RDH / 4];
 	say("ring base=0x%llx head=%u tail=%u size=%u",
-	    (unsigned long long)regs[RDBAH / 4] << 32 | regs[RDBAL / 4],
-	    regs[RDH / 4], regs[RDT / 4], regs[RDLEN / 4] / 16);
+	    (unsigned long long)regs[RDBAH / 4] << 32 | regs[RDBAL / 4], head, tail,
+	    regs[RDLEN / 4] / 16);
 	munmap((void *)regs, 0x4000);
 	close(fd);
 }
