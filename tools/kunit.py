@@ -213,7 +213,7 @@ def boot(image: Path, directory: Path, glob: str, args: Sequence[str] = (), memo
     """Boot a test kernel for its unit tests; console.log is left in the directory."""
     qemu, _ = emulator.find()
     console = directory / "console.log"
-    cmdline = ["console=ttyAMA0", "ignore_loglevel", "log_buf_len=4M", "panic=-1", "kunit.enable=1", "kunit.autorun=1",
+    cmdline = ["console=ttyAMA0", "loglevel=8", "log_buf_len=4M", "panic=-1", "kunit.enable=1", "kunit.autorun=1",
                f"kunit.filter_glob={glob}", "kunit_shutdown=poweroff", *args]
     command = [*qemu, "-M", "virt,gic-version=3", "-cpu", "cortex-a57", "-smp", "2", "-m", memory, "-nodefaults",
                "-display", "none", "-monitor", "none", "-no-reboot", "-serial", "stdio", "-kernel", str(image),
