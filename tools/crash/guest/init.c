@@ -10,6 +10,7 @@
  *
  *	hello first|crash RELEASE	host answers: reads=N cmdline=TEXT
  *	crash-memory START END		what is reserved for the crash kernel
+ *	memory KIB			MemAvailable in the crash kernel, before its devices are up
  *	ring base=.. head=.. tail=.. size=..
  *	buffer INDEX PHYS:LEN ...	physical memory of read INDEX, in order
  *	done INDEX			this read was complete before the panic
@@ -441,6 +442,19 @@ static int has_text(const char *path, const char *text)
 	return found;
 }
 
+static void memory(void)
+{
+	FILE *file = fopen("/proc/meminfo", "r");
+	char line[256];
+	long long kib;
+
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "MemAvailable: %lld", &kib) == 1)
+			say("memory %lld", kib);
+	if (file)
+		fclose(file);
+}
+
 static void crash_kernel(const char *level)
 {
 	uint64_t begin = now_ms();
@@ -448,6 +462,7 @@ static void crash_kernel(const char *level)
 	int fd, status;
 	off_t bytes;
 
+	memory();
 	nic_up();
 	disk("slow");
 	snprintf(target, sizeof(target), "%s", disk("dump"));
