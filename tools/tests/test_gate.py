@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""make gate: seeded faults are caught, what was there before is not, silence is not success.
+
+The driver is a file of its own here, its make one that prints what grep finds in it, and the
+base's checkpatch.pl a script of three lines; the real ones have the gate's own control.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TOP, Project, git, kernel_tree
+
+sys.path.insert(0, str(TOP / "tools"))
+
+import gate                                                         # noqa: E402
+
+DRIVER = "drivers/iommu/arm/arm-smmu-v3"
+C = f"{DRIVER}/arm-smmu-v3.c"
+
+# "Compiles" the driver: each kind of seed has its message, in the checks that would find it.
+MAKE = r"""
+src= obj= target= w= c=
+for word in "$@"; do
+    case $word in O=*) obj=${word#O=};; W=1) w=1;; C=2) c=1;; allnoconfig) target=config;; drivers/*) target=$word;; esac
+done
+while [ "$1" != -C ]; do shift; done; src=$2
+[ "$target" = config ] && { cp "$KCONFIG_ALLCONFIG" "$obj/.config"; exit 0; }
+grep -n "BROKEN" "$src/${target}arm-smmu-v3.c" | sed "s|^|$src/${target}arm-smmu-v3.c:|;s|int.*| error: expected ;|" | grep . && exit 2
+dir=$obj/drivers/iommu/arm/arm-smmu-v3; mkdir -p "$dir"; : >"$dir/arm-smmu-v3.o"
+say() { grep -n "$1" "$src/$target"arm-smmu-v3.c | sed "s|^\([0-9]*\):.*|$src/${target}arm-smmu-v3.c:\1:2: warning: $2|"; }
+if [ -n "$c" ]; then
+    [ -e "$HOME/no-sparse" ] || { echo "  CHECK   $target"; say "__iomem\|SPARSE" "cast removes address space"; }
+else
+    echo "  CC      $target"
+    [ -n "$w" ] && say "only_set;\|W1" "variable 'only_set' set but not used [-Wunused]"
+    grep -q CRASH_DUMP=n "$obj/.config" && say "NODUMP" "something without CONFIG_CRASH_DUMP"
+    say "gate_unused" "'gate_unused' defined but not used"
+    cp "$src/${target}arm-smmu-v3.c" "$dir/arm-smmu-v3.o"
+fi
+exit 0
+"""
+NM = r"""for file in "$@"; do :; done
+grep -q 'start_kernel\|SYMBOL' "$file" && echo "                 U start_kernel"
+echo "                 U kfree"; exit 0"""
+CHECKPATCH = r"""#!/usr/bin/perl
+open my $f, "<", $ARGV[-1]; my $n = 0;
+while (<$f>) { $n++;
+    print "$ARGV[-1]:$n: WARNING:AVOID_EXTERNS: externs should be avoided\n" if /^\+.*(extern|STYLE)/;
+}
+print "$ARGV[-1]:$n: ERROR:MISSING_SIGN_OFF: Missing Signed-off-by: line(s)\n";
+exit 1;
+"""
+SPATCH = r"""case $* in *--version*) echo "spatch version 1.1.1 compiled"; exit 0;; esac
+[ -e "$HOME/fault-spatch" ] && { echo "Fatal error" >&2; exit 1; }
+grep -n "kfree\|COCCI" drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c |
+    sed 's|^\([0-9]*\):.*|drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c:\1:2-7: WARNING: NULL check before some freeing functions is not needed.|'
+exit 0"""
+OLD = "int old; /* W1 SPARSE COCCI */\n"
+
+
+@pytest.fixture
+def series(project: Project) -> Project:
+    """A base whose driver has a message of every kind already, and tools that only pretend."""
+    shutil.rmtree(project.ksrc)
+    kernel_tree(project.ksrc)
+    for name, text in ((C, OLD + "".join(f"int line{number};\n" for number in range(30))),
+                       (f"{DRIVER}/arm-smmu-v3.h", "int header;\n"), (f"{DRIVER}/arm-smmu-v3-test.c", "int test;\n"),
+                       ("mm/slab.c", "EXPORT_SYMBOL(kfree);\n"), ("scripts/checkpatch.pl", CHECKPATCH),
+                       ("scripts/coccinelle/free/ifnullfree.cocci", "virtual report\n// Options: --no-includes\n")):
+        path = project.ksrc / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for name, script in (("make", MAKE), ("aarch64-linux-gnu-nm", NM), ("spatch", SPATCH), ("sparse", "echo 0.6.5"),
+                         ("aarch64-linux-gnu-gcc", "echo fake 1.0"), ("ccache", ""), ("flex", ""), ("bison", ""), ("bc", "")):
+        project.fake(name, script)
+    (project.top / "configs" / "kernel" / "test.config").write_text("CONFIG_ARM_SMMU_V3=y\nCONFIG_CRASH_DUMP=y\n")
+    return project
+
+
+def queue(project: Project, *texts: str) -> None:
+    """A patch for each text, which it adds to the driver in a place of its own."""
+    scratch = project.top.parent / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(project.ksrc, scratch)
+    git(scratch, "init", "-q")
+    git(scratch, "add", "-f", ".")
+    git(scratch, "commit", "-qm", "base")
+    for number, text in enumerate(texts, 1):
+        lines = (scratch / C).read_text().splitlines(keepends=True)
+        lines.insert(5 * number, f"{text}\n")
+        (scratch / C).write_text("".join(lines))
+        git(scratch, "commit", "-qam", f"iommu: Number {number}\n\nWhy.\n")
+    git(scratch, "format-patch", "-q", "-o", str(project.patches), f"HEAD~{len(texts)}")
+    (project.patches / "series").write_text("".join(f"{path.name}\n" for path in sorted(project.patches.glob("*.patch"))))
+
+
+TEXT = "W=1,sparse,SMMU_V3=m,CRASH_DUMP=n,checkpatch,cocci"
+
+
+def run(project: Project, code: int, checks: str = TEXT) -> tuple[str, dict[str, dict[str, dict]]]:
+    done = project.tool("gate", code=code, CHECKS=checks)
+    found = json.loads(next(project.cache.rglob("gate.json")).read_text())
+    return done.stdout, {row["name"]: row["cells"] for row in found["rows"]}
+
+
+def test_a_clean_series(series: Project) -> None:
+    queue(series, "int one;", "int two;")
+    said, rows = run(series, 0)
+    assert all(cell["status"] == "ok" and not cell["new"] for row in rows.values() for cell in row.values())
+    assert rows["0001"]["W=1"]["text"] == "1>1" and "PASS" in said and list(rows) == ["control", "0001", "0002"]
+
+
+@pytest.mark.parametrize("check, text", [
+    ("W=1", "int x; /* W1 */"), ("sparse", "int x; /* SPARSE */"), ("SMMU_V3=m", "int x; /* SYMBOL */"),
+    ("CRASH_DUMP=n", "int x; /* NODUMP */"), ("checkpatch", "int x; /* STYLE */"), ("cocci", "int x; /* COCCI */"),
+])
+def test_a_seeded_fault_is_caught(series: Project, check: str, text: str) -> None:
+    queue(series, "int one;", text, "int three;")
+    said, rows = run(series, 1)
+    bad = [(row, name) for row, cells in rows.items() for name, cell in cells.items() if cell["status"] != "ok"]
+    assert bad == [("0002", check)]
+    assert rows["0002"][check]["new"] and f"FAIL 0002 {check}: " in said
+    assert not any(":5:" in line for line in rows["0002"][check]["new"])
+    # And taken out again, which adds nothing.
+    queue(series, "int one;", "int x;", "int three;")
+    assert run(series, 0)[0]
+
+
+def test_a_build_that_fails(series: Project) -> None:
+    queue(series, "int one;", "int x /* BROKEN */")
+    said, rows = run(series, 1, "W=1,CRASH_DUMP=n,checkpatch")
+    assert [rows[name]["W=1"]["status"] for name in ("0001", "0002")] == ["ok", "FAIL"] and "expected ;" in said
+    assert rows["0002"]["CRASH_DUMP=n"]["status"] == "FAIL"
+
+
+@pytest.mark.parametrize("name, check", [("no-sparse", "sparse"), ("fault-spatch", "cocci")])
+def test_a_check_that_does_not_run_is_not_ok(series: Project, name: str, check: str) -> None:
+    queue(series, "int one;")
+    (series.top.parent / name).write_text("")
+    said, rows = run(series, 3)
+    assert rows["control"][check]["status"] == rows["0001"][check]["status"] == "ENV" and "ENV" in said
+    assert rows["0001"]["W=1"]["status"] == "ok"
+    # It is asked again when it can run, and nothing is kept of the time when it could not.
+    (series.top.parent / name).unlink()
+    assert run(series, 0)
+
+
+def test_a_tool_that_finds_nothing_is_not_believed(series: Project) -> None:
+    queue(series, "int one;")
+    series.fake("spatch", 'case $* in *--version*) echo "spatch version 1.1.1";; esac; exit 0')
+    said, rows = run(series, 3)
+    assert rows["0001"]["cocci"]["status"] == "ENV" and "the control" in said
+
+
+def test_what_was_found_is_kept(series: Project) -> None:
+    queue(series, "int one;")
+    run(series, 0)
+    calls = series.top.parent / "calls"
+    series.fake("make", 'echo "$*" >>"$HOME/calls"; exit 1')
+    run(series, 0)
+    assert not calls.exists()
+    queue(series, "int other;")
+    run(series, 1)
+    assert calls.exists()
+
+
+def test_a_series_that_does_not_apply(series: Project) -> None:
+    queue(series, "int one;")
+    patch = next(series.patches.glob("*.patch"))
+    patch.write_text(patch.read_text().replace(" int line5;", " int line999;"))
+    assert patch.name in series.tool("gate", code=1, CHECKS=TEXT).stderr
+
+
+def test_words_that_are_not_checks(series: Project) -> None:
+    assert "choose of" in series.tool("gate", code=2, CHECKS="W=2").stderr
+
+
+@pytest.mark.parametrize("line, same", [
+    ("drivers/a.c:12:3: warning: unused variable 'x'", "drivers/a.c:112:30: warning: unused variable 'x'"),
+    ("../drivers/a.c:12: warning: x", "drivers/a.c:13: warning: x"),
+    ("./drivers/a.c:12:5-9: WARNING: x on line 4", "./drivers/a.c:20:5-8: WARNING: x on line 80"),
+])
+def test_a_message_that_only_moved_is_the_same(line: str, same: str) -> None:
+    assert gate.gist(line) == gate.gist(same)
+
+
+def test_the_control_names_every_check() -> None:
+    assert set(gate.MUST_SAY) == {check for check in gate.CHECKS if check not in ("kunit", "sanitize")}
+    assert all(reason for reason in gate.EXCEPTIONS.values())
+    assert Path(gate.__file__).exists()
