@@ -39,7 +39,7 @@ import sparse
 from common import ENVIRONMENT, FAIL, LOST, PASS, USAGE, Err, Stage, cache_dir, main, run, stage
 from tree import Rejected, Store, digest
 
-VERSION = "1"                   # of what is done below; results of another version are not used
+VERSION = "2"                   # of what is done below; results of another version are not used
 KEEP = 12                       # reports of one base that are kept
 DRIVER = "drivers/iommu/arm/arm-smmu-v3"
 FILES = tuple(f"{DRIVER}/{name}" for name in ("arm-smmu-v3.c", "arm-smmu-v3.h", "arm-smmu-v3-test.c"))
@@ -213,7 +213,7 @@ class Gate:
                     raise
                 failed = err.cause
             said = log.read_text(errors="replace")
-            messages = compiler_messages(said)
+            messages = compiler_messages(said.replace(f"{store.test}/", ""))
             if name == "sparse" and (" CHECK " not in said or "not up to date" in said):
                 return Outcome(env="the kernel's build did not run sparse")
             if name == "SMMU_V3=m" and not failed:
@@ -236,11 +236,14 @@ class Gate:
         return [f"{DRIVER}: {name} is not exported" for name in wanted if name not in exported]
 
     def _exports(self, commit: str) -> set[str]:
-        """Every name in an EXPORT_SYMBOL…() of the tree, C or assembler."""
-        found = self.store.git("grep", "-hE", r"EXPORT_[A-Z_]*(SYMBOL|TRACEPOINT|STATIC_CALL)[A-Z_]*\(", commit, "--", "*.c", "*.S", "*.h").stdout
-        names = re.findall(r"EXPORT_\w+\(\s*(\w+)", found)
-        return {*names, *(f"__SCT__{name}" for name in names), *(f"__SCK__{name}" for name in names),
-                *(f"__traceiter_{name}" for name in names), *(f"__tracepoint_{name}" for name in names)}
+        """Every name that the tree exports, C or assembler; those that two macros paste together as well."""
+        found = self.store.git("grep", "-hE", r"EXPORT_[A-Z_]*SYMBOL[A-Z_]*\(|EXPORT_(TRACEPOINT|STATIC_CALL)[A-Z_]*\(|"
+                               r"^(STANDARD_PARAM_DEF|define_dev_printk_level)\(", commit, "--", "*.c", "*.S", "*.h").stdout
+        names = set(re.findall(r"(?:EXPORT_\w+|define_dev_printk_level)\(\s*(\w+)", found))
+        pasted = {f"param_{what}_{name}" for name in re.findall(r"STANDARD_PARAM_DEF\((\w+)", found)
+                  for what in ("ops", "get", "set")}
+        return names | pasted | {"__this_module"} | {
+            f"{prefix}{name}" for name in names for prefix in ("__SCT__", "__SCK__", "__traceiter_", "__tracepoint_")}
 
     # Checks of the text.
 
