@@ -7,7 +7,7 @@
 PYTHON ?= /usr/bin/python3
 
 .DEFAULT_GOAL := crash-test
-.PHONY: help crash-test check kunit gate tree refresh menuconfig defconfig lint fixes bench-lint
+.PHONY: help crash-test check kunit gate bench tree refresh menuconfig defconfig lint fixes bench-lint
 
 crash-test:	## fetch, patch, build, crash, judge: unpatched beside patched
 	@$(PYTHON) tools/crash
@@ -20,6 +20,9 @@ kunit:		## the driver's unit tests under QEMU [BASE= FILTER= ARGS= FLAVOUR=]
 
 gate:		## every patch on each base: W=1, sparse, checkpatch, cocci, configs, KUnit [BASE= CHECKS=]
 	@$(PYTHON) tools/gate.py
+
+bench:		## what the series costs: time of the adoption, memory, size [BASE=]
+	@$(PYTHON) tools/bench.py
 
 tree:		## a git tree of the base, one commit a patch; prints its path [BASE= KSRC=]
 	@$(PYTHON) tools/tree.py tree
