@@ -117,8 +117,17 @@ def moved(u: FileChange, l: FileChange, up: Patch, local: Patch) -> bool:
     if local.had(u.old_path) or up.had(l.old_path):
         return False
     known = local.had(u.old_path) is False and up.had(l.old_path) is False
+    a, b = u.sides(), l.sides()
+    if a and b and not alike(a[0] or b"", b[0] or b""):
+        return False
     same_name = u.old_path.rsplit("/", 1)[-1] == l.old_path.rsplit("/", 1)[-1]
     return same_name or known
+
+
+def alike(a: bytes, b: bytes) -> bool:
+    """Whether half of the smaller file's lines, blank ones and braces left out, are in the other."""
+    x, y = (Counter(t for t in split(data) if any(c > 47 and c not in b"{}" for c in t)) for data in (a, b))
+    return 2 * (x & y).total() >= min(x.total(), y.total())
 
 
 # --- one file ------------------------------------------------------------------------------------
@@ -217,7 +226,8 @@ def whitespace_reason(path: str, local: bytes, up: bytes) -> str:
 
 
 class Guard:
-    """Refuses a placement in a function that upstream has too and did not change there."""
+    """Refuses a placement in a function that upstream has too and did not change there, and one
+    outside all functions for what upstream has inside one."""
 
     def __init__(self, path: str, up: Lines, local: Lines):
         self.on = bool(FUNCTIONS.search(path))
@@ -232,7 +242,7 @@ class Guard:
         hu, hl = self.heads
         for i, j in places:
             a, b = hu.at(i), hl.at(j)
-            if a and b and a != b and b in hu.names:
+            if a and (b is None or (a != b and b in hu.names)):
                 return False
         return True
 
@@ -479,10 +489,12 @@ def two_texts(u: FileChange, l: FileChange, path: str) -> tuple[str, str]:
     def text(f: FileChange, view: Callable[[Hunk], object]) -> list[object]:
         return [view(h) for h in f.hunks]
     if text(u, lambda h: h.body) == text(l, lambda h: h.body):
-        if all(not a.section or not b.section or a.section == b.section for a, b in zip(u.hunks, l.hunks)):
+        pairs = list(zip(u.hunks, l.hunks))
+        if all(a.section == b.section if a.section and b.section else a.start == b.start for a, b in pairs):
             return MATCH, ""
-        if FUNCTIONS.search(path):
+        if FUNCTIONS.search(path) and any(a.section and b.section and a.section != b.section for a, b in pairs):
             return MISMATCH, f"{path}: the same lines, but in another function"
+        return UNPROVEN, f"{path}: the same lines at another place, and no tree to prove it in"
     theirs = [(s.decode(), t) for h in u.hunks for s, t in h.body if s != b" "]
     mine = [(s.decode(), t) for h in l.hunks for s, t in h.body if s != b" "]
     if theirs == mine:

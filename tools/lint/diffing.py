@@ -191,7 +191,7 @@ class Heads:
         for more in self.lines[i:i + 12]:       # a prototype or a variable is no function
             stop = more.split(b"//")[0].rstrip()
             if b"{" in stop:
-                return True
+                return stop.count(b"{") != stop.count(b"}")     # a body in one line holds no place
             if stop.endswith(b";"):
                 return False
         return False

@@ -11,6 +11,7 @@ import os
 import re
 import select
 import subprocess
+import sys
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -18,7 +19,11 @@ from typing import Iterable, Iterator, NamedTuple, Optional, Sequence
 
 OK, FINDINGS, USAGE, ENVIRONMENT = 0, 1, 2, 3
 
-SILENCE = float(os.environ.get("LINT_TIMEOUT", "300"))
+try:
+    SILENCE = float(os.environ.get("LINT_TIMEOUT", "300"))
+except ValueError:
+    sys.stderr.write("error: LINT_TIMEOUT is no number; next: give it in seconds\n")
+    sys.exit(USAGE)
 CACHE_BYTES = 96 << 20
 HEX = re.compile(r"[0-9a-f]{4,64}")
 FETCH_TROUBLE = re.compile(r"could not fetch|promisor|unable to access|could not read from remote|"
@@ -74,10 +79,15 @@ class Entry(NamedTuple):
     oid1: str
 
 
+# Hooks set these: git would look into the hook's repository whatever directory it is given.
+ELSEWHERE = ("GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_SHALLOW_FILE",
+             "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS")
+
+
 def environment() -> dict[str, str]:
-    env = {k: v for k, v in os.environ.items() if k not in ("GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS")}
+    env = {k: v for k, v in os.environ.items() if k not in ELSEWHERE}
     env.update(LC_ALL="C.UTF-8", GIT_TERMINAL_PROMPT="0", GIT_OPTIONAL_LOCKS="0",
-               GIT_NO_REPLACE_OBJECTS="1", GIT_PAGER="cat")
+               GIT_NO_REPLACE_OBJECTS="1", GIT_GRAFT_FILE=os.devnull, GIT_PAGER="cat")
     return env
 
 
@@ -263,6 +273,9 @@ class Git:
         return ["git", "-C", self.path, "-c", "core.quotePath=false", "-c", "log.showSignature=false",
                 "-c", "core.commitGraph=true", *args]
 
+    def shallow(self) -> bool:
+        return os.path.exists(os.path.join(self.gitdir, "shallow"))
+
     def run(self, *args: str, stdin: Optional[bytes] = None) -> bytes:
         p = Process(self.argv(*args), stdin)
         out = drain(p)
@@ -320,6 +333,8 @@ class Git:
         got = self.fetch([name])[0]
         if got is not None:
             if not (got[0].startswith(name) or not HEX.fullmatch(name)):
+                if len(name) < 40:      # a branch or a tag of that name goes before
+                    raise Ambiguous(name)
                 raise GitError(f"git cat-file gave {got[0][:12]} for {name[:12]}", "run git fsck")
             self.keep(*got)
         return got
@@ -383,7 +398,8 @@ class Git:
         except Ambiguous:
             got = None
         if got is None:
-            raise Err(f"{self.path} has no commit {rev!r}", "check the name, or fetch it", USAGE)
+            raise Err(f"{self.path} has no commit {rev!r}", "check the name, or fetch it"
+                      + (" (the repository is shallow: git fetch --unshallow)" if self.shallow() else ""), USAGE)
         return got[0]
 
     # --- trees -----------------------------------------------------------------------------
@@ -452,6 +468,8 @@ class Git:
         self.load_commits(inside)
         known = set(inside) | edge
         closed = all(p in known for c in inside for p in self.commit(c).parents)
+        if not closed and self.shallow():
+            raise FetchFailed(f"{self.path} is shallow, and lacks commits of {spec}", "git fetch --unshallow")
         if not closed or len(set(inside)) != len(inside) or (inside and inside[-1] != b):
             raise GitError(f"git rev-list {spec} left commits out", "run git fsck")
         if not inside and not self.ancestor(b, a):
@@ -468,14 +486,18 @@ class Git:
         want = set(oids)
         if not want or not tips:
             return want
-        text = "\n".join([*sorted(want), *("^" + t for t in tips)]) + "\n"
+        # the tips themselves are asked for, without their parents: one at least must be in the answer, and at its end
+        text = "\n".join([*sorted(want), *(t + "^!" for t in tips)]) + "\n"
+        asked = want.union(tips)
         seen: set[str] = set()
         rest = b""
-        for piece in self.stream("rev-list", "--stdin", stdin=text.encode()):
+        for piece in self.stream("rev-list", "--stdin", "--reverse", stdin=text.encode()):
             lines = (rest + piece).split(b"\n")
             rest = lines.pop()
-            seen.update(o for o in (line.decode("ascii", "replace") for line in lines) if o in want)
-        return seen
+            seen.update(o for o in (line.decode("ascii", "replace") for line in lines) if o in asked)
+        if rest or seen.isdisjoint(tips):
+            raise GitError("git rev-list left commits out", "run git fsck, and again")
+        return (seen & want).difference(tips)
 
     def tips(self, *patterns: str) -> list[str]:
         out = self.run("for-each-ref", "--format=%(objectname) %(objecttype) %(*objectname) %(*objecttype)", *patterns)
@@ -506,6 +528,7 @@ class Git:
         last = ""
         out = self.run("log", "--stdin", "--no-walk=unsorted", "--merges", "--remerge-diff",
                        "--no-color", "--no-ext-diff", "--no-textconv", "--name-only", "--no-notes",
+                       "--ignore-submodules=none", "--no-relative",
                        "--format=%x01%H", stdin="".join(m + "\n" for m in merges).encode())
         seen = []
         for line in out.decode("utf-8", "surrogateescape").splitlines():
@@ -562,7 +585,7 @@ def patch_ids(sources: Sequence[tuple[Git, Sequence[str]]]) -> dict[str, str]:
         if oids:
             text += git.run("diff-tree", "--stdin", "-p", "-U3", "--no-color", "--no-ext-diff", "--no-textconv",
                             "--no-renames", "--full-index", "--diff-algorithm=myers", "--src-prefix=a/",
-                            "--dst-prefix=b/", stdin="".join(o + "\n" for o in oids).encode())
+                            "--dst-prefix=b/", "--ignore-submodules=none", "--no-relative", stdin="".join(o + "\n" for o in oids).encode())
     p = Process(["git", "patch-id", "--stable"], bytes(text))
     out = drain(p)
     p.finish()

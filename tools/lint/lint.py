@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 import zlib
 from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Optional, Sequence
 
@@ -94,7 +95,7 @@ class Lint:
         self.general: list[Finding] = []
         self.verdicts: dict[tuple[str, str], Verdict] = {}
         self.local: list[Patch] = []
-        self.unmerged: set[str] = set()
+        self.taken: set[int] = set()    # the series' patches that have their local one
         self.failed_fetch = False
         self.single = False             # one patch of many: nothing is missing
         self.odd_merges: Optional[set[str]] = None
@@ -209,6 +210,7 @@ class Lint:
                 self.pair(row, chosen)
             except FetchFailed as e:
                 self.fetch_failed(row, e)
+            self.taken.add(id(row.up))
             if row.up and row.up.commit:
                 asked.setdefault(row.up.commit.oid, []).append(row)
         if not asked or not self.reference:
@@ -230,10 +232,14 @@ class Lint:
         p = row.local
         assert p
         found = msg.origins(p.message, p.headers)
-        same = next((t for s in chosen if (t := by_subject(s.patches, p.subject))), None)
+        same = next((t for s in chosen for t in s.patches if id(t) not in self.taken and msg.bare(t.subject) == msg.bare(p.subject)), None) \
+            or next((t for s in chosen if (t := by_subject(s.patches, p.subject))), None)
         if not found:
             sauce, revert = msg.SAUCE.match(p.subject), msg.REVERT.match(p.subject)
-            if same and not revert:
+            odd = msg.ATTEMPT.search(p.message)
+            if odd:
+                self.unresolved(row, f"a provenance line that cannot be read: {odd[0].strip()!r}", "write it as `(cherry picked from commit HASH)`")
+            elif same and not revert:
                 row.up = same
             elif sauce or msg.UBUNTU.match(p.subject) or revert:
                 row.kind = "revert" if revert else "sauce" if sauce else "ubuntu"
@@ -263,8 +269,11 @@ class Lint:
         row.origin = own[-1][0]
         if fresh:
             row.up = fresh[-1][1]
-        elif same and not self.own_reference:
+        elif same and all(t[0].text in [o.text for o in msg.origins(same.message, same.headers)] for t in own):
+            row.up = same               # the reference says the same of itself
+        elif same and not self.mails and not any(t[0].hash for t in own):
             row.up = same
+            row.add("link", f"compared by subject: {own[-1][2]}", "give the thread that it links to with --series or --fetch", "warning")
         else:
             row.named = (own[-1][0].hash or own[-1][0].link)[:60]
             self.unresolved(row, own[-1][2])
@@ -281,7 +290,7 @@ class Lint:
             try:
                 oid = self.reference.resolve(o.hash)
             except Ambiguous:
-                return None, f"{o.hash} is ambiguous in {self.reference.path}: more than one commit starts with it"
+                return None, f"{o.hash} is ambiguous in {self.reference.path}: more than one commit starts with it, or a branch has that name"
             if oid is None:
                 return None, f"{self.reference.path} has no commit {o.hash[:40]}"
             return of_commit(self.reference, oid), ""
@@ -349,7 +358,7 @@ class Lint:
         chain = msg.chain(signed, [who for _, who in msg.sign_offs(up.message)])
         if row.status in (WHITESPACE, MISMATCH, UNPROVEN):
             stands, astray = self.noted(row, chain, signed)
-            if stands:
+            if stands and not p.broken and not up.broken:
                 row.status = NOTED
             else:
                 text = "; ".join(r for r in row.verdict.reasons if not r.startswith("context: ")) or "differs"
@@ -403,9 +412,13 @@ class Lint:
             row.add("sob-none", f"a {row.named} commit without any Signed-off-by", "sign it off")
         if row.kind == "merge":
             assert p.commit and p.git
+            if len(p.commit.parents) > 2:
+                row.add("merge", "a merge of more than two parents cannot be repeated by machine", "merge one branch after the other")
+                return
             if self.odd_merges is None:
                 self.odd_merges = p.git.merge_leftovers([r.local.commit.oid for r in self.rows
-                                                         if r.kind == "merge" and r.local and r.local.commit])
+                                                         if r.kind == "merge" and r.local and r.local.commit
+                                                         and len(r.local.commit.parents) == 2])
             if p.commit.oid in self.odd_merges:
                 row.add("merge", "the merge changes more than merging its parents by machine does",
                         "take the change out into a commit of its own, or rebase instead of merging")
@@ -437,7 +450,9 @@ class Lint:
             return
         if quoted and msg.bare(quoted["subject"]) != msg.bare(old.subject):
             row.add("revert", f"reverts {old.name}, whose subject is {old.subject!r}", "correct the subject or the hash")
-        if old.commit and len(old.commit.parents) > 1 or (hashes and hashes[0][1]):
+        if len(hashes) > 1 and not msg.notes(p.message):
+            row.add("revert", f"reverts {len(hashes)} commits at once: they cannot be compared", "revert each in a commit of its own, or say "
+                    "in a `[name: why]` line why not")
             return
         back = Patch(old.name, old.subject, old.message, old.author, commit=None, files=[turned(f) for f in old.changes()])
         verdict = compare(back, p)
@@ -449,10 +464,16 @@ class Lint:
 
     def missing(self, s: Series) -> None:
         have = {id(r.up) for r in self.rows if r.up}
-        names = {msg.bare(p.subject).casefold() for p in self.local}
+        # local patches of that subject which say that they come from elsewhere
+        spare = Counter(msg.bare(r.local.subject).casefold() for r in self.rows
+                        if r.local and r.kind != "merge" and not any(r.up is p for p in s.patches))
         at = {id(p): k for k, p in enumerate(s.patches)}
         for p in s.patches:
-            if id(p) in have or msg.bare(p.subject).casefold() in names:
+            name = msg.bare(p.subject).casefold()
+            if id(p) in have:
+                continue
+            if spare[name]:
+                spare[name] -= 1
                 continue
             row = Row(None, p, status=MISSING, kind="missing")
             row.add(MISSING, "a patch of the reference is not in the branch", REMEDY[MISSING])

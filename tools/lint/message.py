@@ -35,10 +35,15 @@ ORIGINS: Sequence[tuple[str, str, bool]] = (
     ("DEP-3 with a link", rf"origin:\s*(?:upstream|backport)\s*,\s*(?P<link>{LINK}).*", False),
 )
 COMPILED = [(re.compile(r"^\s*" + rx + r"\s*$", re.I), below) for _, rx, below in ORIGINS]
+# what only looks like one of them
+ATTEMPT = re.compile(r"^\s*[(\[]?\s*(?:(?:cherry[ -]?pick|back[ -]?port)(?:ed)?\s+from\b|upstream commit:?\s+[0-9a-f]{5}|"
+                     r"commit\s+[0-9a-f]{5,}\s+upstream|git-commit:\s*[0-9a-f]|origin:\s*(?:upstream|backport)).*", re.I | re.M)
 MAIL_HEADERS = ("Git-commit", "Patch-mainline", "Origin")
 
 SIGNED = re.compile(r"^signed-off-by:\s*(.+?)\s*$", re.I)
 NOTE = re.compile(r"^\[\s*(?!upstream commit\b|patch\b)(?P<name>[^\]\[:]{1,60}?)\s*:\s*(?P<why>\S.*)", re.I)
+SQUASHED = re.compile(r"squash|\bfold|\binclu|\bincorporat|\bcontain|\bmerge|\bcombin|\broll", re.I)
+NEGATED = re.compile(r"\b(?:not|no|without|lacks?|missing|omit\w*|exclud\w*)\b|n't\b", re.I)
 TRAILER = re.compile(r"^[A-Za-z][A-Za-z0-9-]*-by:\s", re.I)
 
 DOWNSTREAM = ("UBUNTU", "SAUCE", "NVIDIA", "UPSTREAM", "BACKPORT", "FROMLIST", "FROMGIT", "FROMEXTERN", "FROMTREE",
@@ -83,14 +88,16 @@ def origins(message: str, headers: Sequence[tuple[str, str]] = ()) -> list[Origi
     found = []
     lines = [(-1, f"{k}: {v}") for k, v in headers if k in MAIL_HEADERS]
     lines += list(enumerate(body_lines(message)))[1:]
-    for at, text in lines:
+    for k, (at, text) in enumerate(lines):
+        if at >= 0 and text.lstrip().startswith("(") and ")" not in text:       # wrapped
+            text = squeeze(" ".join([text] + [more for _, more in lines[k + 1:k + 3]])).partition(")")[0] + ")"
         for rx, below in COMPILED:
             if m := rx.match(text):
                 got = m.groupdict()
                 link = (got.get("link") or "").strip()
                 if got.get("hash"):
                     link = next(iter(re.findall(LINK, link)), "")
-                found.append(Origin((got.get("hash") or "").lower(), link.strip("<>"), at, text.strip(), below))
+                found.append(Origin((got.get("hash") or "").lower(), link.strip("<>"), at, squeeze(text), below))
                 break
     return found
 

@@ -165,7 +165,10 @@ class Patch:
 
 def of_commit(git: Git, oid: str) -> Patch:
     c = git.commit(oid)
-    return Patch(oid[:12], subject_of(c.message), c.message, c.author, c, git, legible=c.legible)
+    body = c.message.strip("\n").split("\n\n", 1)[1:]
+    said = re.match(r"\n*From: *(.*<\S+@\S+>) *(?:\n|$)", body[0]) if body else None
+    author = Person(*email.utils.parseaddr(said[1])) if said else c.author
+    return Patch(oid[:12], subject_of(c.message), c.message, author, c, git, legible=c.legible)
 
 
 # --- mails ------------------------------------------------------------------------------------
@@ -244,8 +247,10 @@ def parse_diff(text: bytes) -> list[FileChange]:
                 now.opaque = True
         elif line.startswith(b"GIT binary patch") or line.startswith(b"Binary files "):
             now.opaque = True
-        elif line == b"-- ":
-            break
+        elif line.rstrip() == b"--":
+            now = None          # a mail's signature; another patch may follow
+        elif line[:1] in (b"+", b"@") or (line[:1] == b"-" and line[:2] != b"--"):
+            raise Truncated(f"{now.new_path}: a line that belongs to no hunk: {lines[i][:40]!r}")
         i += 1
     return out
 
@@ -333,7 +338,7 @@ def parse_mail(raw: bytes, name: str) -> Optional[Patch]:
             subject = TAG.match(h[2])[2]    # type: ignore[index]
         lines.pop(0)
     message = "\n".join([" ".join(subject.split()), "", *"\n".join(lines).strip("\n").split("\n")]) + "\n"
-    v = re.search(r"\bv(\d+)\b", tags, re.I)
+    v = re.search(r"(?:\b|PATCH|RFC)v(\d+)\b", tags, re.I)
     n = re.search(r"\b(\d+)/(\d+)\b", tags)
     headers = [(k, header_text(msg.get(k))[0]) for k in ("Git-commit", "Patch-mainline", "Origin") if msg.get(k)]
     patch = Patch(name, " ".join(subject.split()), message, author, headers=headers,

@@ -6,13 +6,14 @@ and the kinds of the findings.  The table at the end shows kind by kind.
 """
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Optional
 
 import pytest
 
-from lintkit import ALICE, BOB, EXEC, FILE, LINK, MIKE, MODULE, Tree, both, drop, fake_git, message, put, run, sub, within
+from lintkit import ALICE, BOB, EXEC, FILE, LINK, MIKE, MODULE, Edit, Tree, both, drop, fake_git, message, put, run, sub, within
 from lintworld import ADOPT, C, H, Branch, World
 
 MATCH = "match"
@@ -496,6 +497,131 @@ def _(b: Branch) -> Want:
     return Want(["N/A"], ["revert"], code=1)
 
 
+def merged(b: Branch, edit: Optional[Edit] = None, sides: tuple[str, ...] = ("docs",)) -> str:
+    """A merge of side branches with one pick each."""
+    others = []
+    for name in sides:
+        u, side = b.world.ups[name], dict(b.world.base_tree)
+        u.edit(side)
+        others.append(b.world.local.commit(side, u.message + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", [b.base], committer=BOB))
+    b.pick("const")
+    for name in sides:
+        b.world.ups[name].edit(b.tree)
+    return b.commit(message("Merge branch 'docs'", signed=(BOB,)), edit, parents=[b.parents[0], *others])
+
+
+@case("defect", "a revert of a merge that does something else")
+def _(b: Branch) -> Want:
+    oid = merged(b)
+    b.commit(message('Revert "Merge branch \'docs\'"', f"This reverts commit {oid}.", signed=(BOB,)), put("x", "y"))
+    return Want(sorted([MATCH, MATCH, "N/A", "N/A"]), ["revert"], code=1, says="inverse")
+
+
+@case("honest", "a revert of a merge")
+def _(b: Branch) -> Want:
+    oid = merged(b)
+    b.commit(message('Revert "Merge branch \'docs\'"', f"This reverts commit {oid}.", signed=(BOB,)),
+             sub("Documentation/foo.rst", "It has errors, and counts them.\n", "It has errors.\n"))
+    return Want(sorted([MATCH, MATCH, "N/A", "N/A"]))
+
+
+@case("defect", "a merge of three parents")
+def _(b: Branch) -> Want:
+    merged(b, sides=("docs", "quoted"))
+    return Want(sorted([MATCH] * 3 + ["N/A"]), ["merge"], code=1, says="two parents")
+
+
+@case("defect", "a partial revert without a note")
+def _(b: Branch) -> Want:
+    first = b.pick("const")
+    b.commit(message('Revert "foo: Wait longer"', f"This partially reverts commit {first}.", signed=(BOB,)), put("x", "y"))
+    return Want([MATCH, "N/A"], ["revert"], code=1)
+
+
+@case("defect", "a revert of two, one kept")
+def _(b: Branch) -> Want:
+    first, second = b.pick("const"), b.pick("docs")
+    b.commit(message('Revert "foo: Wait longer"', f"This reverts commits {first} and {second}.", signed=(BOB,)),
+             sub(C, "FOO_TIMEOUT_US\t1000\n", "FOO_TIMEOUT_US\t100\n"))
+    return Want([MATCH, MATCH, "N/A"], ["revert"], code=1, says="at once")
+
+
+def unreadable(name: str, line: str) -> None:
+    @case("defect", name)
+    def build(b: Branch) -> Want:
+        b.pick("const", BAD_CONST, line=line, subject="SAUCE: foo: Wait longer")
+        return Want(["unresolved"], ["unresolved"], code=1, says="cannot be read")
+
+
+unreadable("a SAUCE patch with a provenance too short to read", "(cherry picked from commit 123456)\n")
+unreadable("a SAUCE patch with a provenance without parentheses", f"cherry picked from commit {'dead' * 10}\n")
+
+
+@case("defect", "a SAUCE patch with a wrapped provenance")
+def _(b: Branch) -> Want:
+    b.pick("const", BAD_CONST, line=f"(cherry picked from commit\n {b.world.ups['const'].oid})\n", subject="SAUCE: foo: Wait longer")
+    return Want(["MISMATCH"], ["MISMATCH"], code=1)
+
+
+@case("honest", "a wrapped provenance")
+def _(b: Branch) -> Want:
+    b.pick("const", line=f"(cherry picked from commit\n {b.world.ups['const'].oid})\n")
+    return Want([MATCH])
+
+
+@case("honest", "the author in the body")
+def _(b: Branch) -> Want:
+    u = b.world.ups["const"]
+    b.commit(u.message.replace("\n\n", f"\n\nFrom: {ALICE}\n\n", 1) + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", u.edit, author=BOB)
+    return Want([MATCH])
+
+
+@case("defect", "an abbreviated hash that is also a branch")
+def _(b: Branch) -> Want:
+    u = b.world.ups["const"]
+    b.world.up.ref(f"heads/{u.oid[:10]}", b.world.ups["docs"].oid)
+    b.pick("const", line=f"(cherry picked from commit {u.oid[:10]})\n")
+    return Want(["unresolved"], ["unresolved"], code=1, says="a branch has that name")
+
+
+def pair_of(b: Branch, up0: Tree, up1: Tree, base: Tree, local: Tree) -> str:
+    """A change of other files than the world's: an upstream commit, and its backport."""
+    w = b.world
+    up = w.up.commit(up1, message("bar: Change"), [w.up.commit(up0, message("bar: Start"), [w.tip])])
+    w.up.ref(f"tags/v{len(w.up.trees)}", up)
+    c = w.branch(base)
+    c.commit(message("bar: Change") + f"(cherry picked from commit {up})\nSigned-off-by: {BOB}\n", lambda t: t.update(local))
+    return c.range()
+
+
+def functions(*names: str) -> bytes:
+    return b"#include <a.h>\n\n" + b"".join(
+        b"int %s(void)\n{\n\tint a;\n\n\ta = %s_x();\n\tif (a)\n\t\treturn %s_y();\n\treturn 0;\n}\n\n" % ((n.encode(),) * 3) for n in names)
+
+
+@case("defect", "a line of a function that the base lacks")
+def _(b: Branch) -> Want:
+    up, base = functions("one", "two", "three"), functions("one", "three")
+    return Want(["MISMATCH"], ["MISMATCH"], code=1, local=pair_of(
+        b, {"a.c": (FILE, up)}, {"a.c": (FILE, up.replace(b"\ta = two_x();\n", b"\ta = two_x();\n\ta |= 4;\n"))},
+        {"a.c": (FILE, base)}, {"a.c": (FILE, base.replace(b"\nint three", b"\n\ta |= 4;\nint three"))}))
+
+
+@case("honest", "a stub below stubs that differ")
+def _(b: Branch) -> Want:
+    def stubs(*names: str) -> Tree:
+        return {"a.h": (FILE, b"#ifndef A\n#define A\n\n" + b"".join(b"static inline void %s(void) { }\n" % n.encode() for n in names) + b"\n#endif\n")}
+    return Want(["context"], local=pair_of(b, stubs("one", "two", "three"), stubs("one", "two", "three", "new"), stubs("one", "two"),
+                                           stubs("one", "two", "new")))
+
+
+@case("defect", "the change in an unrelated file")
+def _(b: Branch) -> Want:
+    up, other = b"one\ntwo\nthree\n", b"quite\nanother\n"
+    return Want(["MISMATCH"], ["MISMATCH"], code=1, local=pair_of(
+        b, {"a.txt": (FILE, up)}, {"a.txt": (FILE, up + b"new\n")}, {"b.txt": (FILE, other)}, {"b.txt": (FILE, other + b"new\n")}))
+
+
 @case("defect", "a short hash")
 def _(b: Branch) -> Want:
     b.pick("const", line=f"(cherry picked from commit {b.world.ups['const'].oid[:8]})\n")
@@ -590,6 +716,89 @@ def test_case(world: World, name: str) -> None:
     TABLE[name] = *TABLE[name][:3], True
 
 
+HOSTILE = """
+[diff]
+algorithm = patience
+noprefix = true
+relative = true
+ignoreSubmodules = all
+renames = copies
+external = false
+[log]
+showSignature = true
+[core]
+quotePath = true
+abbrev = 4
+autocrlf = true
+[i18n]
+logOutputEncoding = latin1
+commitEncoding = latin1
+[color]
+ui = always
+[format]
+pretty = oneline
+"""
+
+
+def test_configuration_and_environment_do_not_decide(world: World, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(HOSTILE)
+    below = world.local.path / "Documentation"
+    below.mkdir(exist_ok=True)
+    env = {"GIT_CONFIG_GLOBAL": str(tmp_path / "config"), "GIT_DIR": str(world.local.dir)}
+    b = world.branch()
+    for name in ("sibling", "rename", "quoted", "binary", "latin", "mode", "module"):
+        b.pick(name)
+    argv = ("-C", str(below), "--reference", str(world.up.path))
+    r = run("compare", *argv, b.range(), env=env)
+    assert (sorted(r.statuses()), r.code) == (["context"] + [MATCH] * 6, 0), r.out
+    for edit in (put("lib/sub", "9" * 40, MODULE), sub(C, "FOO_RETRIES\t3", "FOO_RETRIES\t9")):
+        b = world.branch()
+        merged(b, edit)
+        r = run("compare", *argv, b.range(), env=env)
+        assert (r.kinds(), r.code) == (["merge"], 1), r.out
+    # a hook's GIT_DIR does not make the branch's repository the reference
+    b = world.branch()
+    own = b.pick("const")
+    world.local.ref("heads/other", own)
+    c = world.branch()
+    c.pick("const", line=f"(cherry picked from commit {own})\n")
+    assert run("compare", *argv, c.range(), env=env).statuses() == ["unresolved"]
+
+
+def test_grafts_and_replacements_hide_nothing(world: World) -> None:
+    b = world.branch()
+    b.pick("const", line=f"(cherry picked from commit {world.stray})\n")
+    b.pick("docs", put("x", "y"))
+    b.pick("getter")
+    spec = b.range()
+    files = {world.up.dir / "info/grafts": f"{world.tip} {world.stray}\n", world.local.dir / "info/grafts": f"{b.commits[2]} {b.commits[0]}\n",
+             world.local.dir / "refs/replace" / b.commits[1]: f"{b.commits[0]}\n"}
+    for path, text in files.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    try:
+        r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path), spec)
+    finally:
+        for path in files:
+            path.unlink()
+    assert r.statuses() == ["unresolved", "MISMATCH", MATCH], r.out
+
+
+def test_shallow_clones(world: World, tmp_path: Path) -> None:
+    b = world.branch()
+    for name in ("const", "getter", "docs"):
+        b.pick(name)
+    spec, clone = b.range(), tmp_path / "clone"
+    git = ["git", "-c", "protocol.file.allow=always"]
+    subprocess.run([*git, "clone", "-q", "--depth=2", "-b", "work", f"file://{world.local.path}", str(clone)], check=True)
+    argv = ("compare", "-C", str(clone), "--reference", str(world.up.path), spec)
+    r = run(*argv)
+    assert r.code == 2 and "--unshallow" in r.err
+    subprocess.run([*git, "-C", str(clone), "fetch", "-q", "--depth=1", "origin", "master:base"], check=True)
+    r = run(*argv)
+    assert r.code == 3 and "is shallow" in r.err and "--unshallow" in r.err
+
+
 # --- git that fails, hangs, lies or is killed half-way: never green ---------------------------------
 
 FAULTS = {
@@ -613,6 +822,8 @@ FAULTS = {
     "calls everything ambiguous": 'case "$*" in *cat-file*) while read x; do echo "$x ambiguous"; done; exit 0;; esac',
     "talks nonsense": 'case "$*" in *cat-file*) while read x; do echo "hello world"; done; exit 0;; esac',
     "fails at merge histories": 'case "$*" in *"rev-list --stdin"*) exit 1;; esac',
+    "prints nothing at merge histories": 'case "$*" in *"rev-list --stdin"*) exit 0;; esac',
+    "is killed in merge histories": 'case "$*" in *"rev-list --stdin"*) $REAL "$@" | head -c 60; exit 0;; esac',
     "fails at refs": 'case "$*" in *for-each-ref*) exit 1;; esac',
 }
 

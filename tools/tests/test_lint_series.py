@@ -234,6 +234,7 @@ def test_two_directories(world: World, tmp_path: Path) -> None:
         return run("compare", "-C", str(world.local.path), "--series", str(w / "a"), str(w / "b")).statuses()
     assert verdict(raw) == ["match"]
     assert verdict(raw.replace(b"@@ -", b"@@ -1")) == ["match"]
+    assert verdict(re.sub(rb"@@ -(.*) @@ .*", rb"@@ -1\1 @@", raw)) == ["unproven"]
     assert verdict(raw.replace(b"FOO_EVT", b"FOO_EVE")) == ["MISMATCH"]
     assert verdict(raw.replace(b"foo_enable_evtq", b"foo_enable_priq")) == ["MISMATCH"]
     assert verdict(raw.replace(b" \tret = foo_write_sync(foo, enables", b" \tret = foo_sync(foo, enables")) == ["unproven"]
@@ -288,6 +289,78 @@ def test_mails(world: World, tmp_path: Path, name: str, mangle: object, status: 
     else:
         assert r.statuses() == [status] and r.kinds() == ([] if status == "match" else [status]), r.out
         assert r.code == (status != "match")
+
+
+def test_versions_as_people_write_them(world: World, tmp_path: Path) -> None:
+    path = posted(world, tmp_path, ["const"], version=7)
+    new = path.read_bytes().replace(b"PATCH v7", b"PATCHv7")
+    path.write_bytes(new.replace(b"1000", b"2000") + new.replace(b"v7", b"v6"))
+    b = world.branch()
+    b.pick("const", line="")
+    r = run("compare", "-C", str(world.local.path), "--series", str(path), b.range())
+    assert r.kinds() == ["stale"] and "v6" in r.out and "v7" in r.out
+
+
+def test_patches_of_one_subject(tmp_path: Path) -> None:
+    """Two patches of a series may have the same subject: each wants its own."""
+    r = Repo(tmp_path / "r")
+    text, more = (FILE, b"1\n2\n"), (FILE, b"1\n2\n3\n")
+    trees: list[Tree] = [{"a": text, "b": text}, {"a": more, "b": text}, {"a": more, "b": more}]
+    up = [r.commit(trees[0], message("base"), [])]
+    local = up[:]
+    for t in trees[1:]:
+        up.append(r.commit(t, message("treewide: Fix"), up[-1:]))
+        local.append(r.commit(t, message("treewide: Fix") + f"Signed-off-by: {BOB}\n", local[-1:]))
+    r.ref("heads/up", up[-1])
+    r.ref("heads/master", local[-1])
+    argv = ("compare", "-C", str(r.path), "--series", f"{up[0]}..up")
+    assert run(*argv, f"{up[0]}..{local[2]}").statuses() == ["match", "match"]
+    assert run(*argv, f"{up[0]}..{local[1]}").statuses() == ["match", "missing"]
+
+
+def test_a_provenance_that_cannot_be_had_is_not_passed_over(world: World, tmp_path: Path) -> None:
+    """A patch of the series has the subject; that does not make a wrong hash or link right."""
+    path = posted(world, tmp_path, ["const"])
+    for line in (f"(cherry picked from commit {'dead' * 10})\n", "(cherry picked from https://lore.example/nobody@up.example/)\n"):
+        b = world.branch()
+        b.pick("const", line=line)
+        r = run("compare", "-C", str(world.local.path), "--series", str(path), b.range())
+        assert (r.statuses(), r.code) == (["unresolved"], 1), r.out
+    # the posted patch says the same of itself: inherited
+    path.write_bytes(path.read_bytes().replace(b"\nSigned-off-by: Alice", f"\n[ Upstream commit {'dead' * 10} ]\n\nSigned-off-by: Alice".encode(), 1))
+    b = world.branch()
+    u = world.ups["const"]
+    b.commit(u.message.replace("\nSigned-off-by: Alice", f"\n[ Upstream commit {'dead' * 10} ]\n\nSigned-off-by: Alice", 1) + f"Signed-off-by: {BOB}\n", u.edit)
+    r = run("compare", "-C", str(world.local.path), "--series", str(path), b.range())
+    assert (r.statuses(), r.code) == (["match"], 0), r.out
+    # a directory has no message ids to look a link up in
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "1.patch").write_bytes(mail_of(world, "const"))
+    b = world.branch()
+    b.pick("const", line="(cherry picked from https://lore.example/nobody@up.example/)\n")
+    r = run("compare", "-C", str(world.local.path), "--series", str(tmp_path / "d"), b.range())
+    assert (r.statuses(), r.kinds("warning"), r.code) == (["match"], ["link"], 0), r.out
+
+
+def test_a_note_does_not_excuse_a_broken_patch(world: World, tmp_path: Path) -> None:
+    path = posted(world, tmp_path, ["const"])
+    path.write_bytes(break_off(path.read_bytes()))
+    b = world.branch()
+    b.pick("const", line="(backported from https://lore.example/v1-1@up.example/)\n", note="bob: larger")
+    r = run("compare", "-C", str(world.local.path), "--series", str(path), b.range())
+    assert (r.statuses(), r.code) == (["unproven"], 1), r.out
+
+
+def test_what_git_am_would_apply_is_read(world: World, tmp_path: Path) -> None:
+    """A second patch below a mail's signature counts; lines that belong to no hunk are an error."""
+    b = world.branch()
+    b.pick("const")
+    raw = world.local.git("format-patch", "--stdout", b.range())
+    more = b"diff --git a/x.c b/x.c\nnew file mode 100644\n--- /dev/null\n+++ b/x.c\n@@ -0,0 +1 @@\n+evil\n"
+    for mail, status in ((raw, "match"), (raw + more, "MISMATCH"), (raw.replace(b"\n-- \n", b"\n@ -200,2 +200,3 @@\n a\n+evil\n b\n-- \n"), "unproven")):
+        (tmp_path / "1.patch").write_bytes(mail)
+        r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path), str(tmp_path / "1.patch"))
+        assert (r.statuses(), r.code) == ([status], int(status != "match")), r.out
 
 
 def test_incomplete_series_is_an_error(world: World, tmp_path: Path) -> None:
