@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Iterator, Optional, Sequence
 
 import message as msg
-from gitio import USAGE, Ambiguous, Err, Git, GitError, patch_ids
+from gitio import USAGE, Ambiguous, Err, FetchFailed, Git, GitError, patch_ids
 from patches import Patch, of_commit
 from report import BAD, DOUBT, GOOD, Cell, Finding, Report, progress
 
@@ -35,6 +35,8 @@ def read_history(git: Git, tips: Sequence[str], known: Sequence[str], picks: boo
 
     Every parent must have been printed too: a log that was cut short is an error.
     """
+    if git.shallow():
+        raise FetchFailed(f"{git.path} is shallow: fixes may lie in what it lacks", "git fetch --unshallow")
     stdin = "".join(f"{t}\n" for t in tips) + "".join(f"^{t}\n" for t in known)
     seen, wanted = array("Q"), array("Q")       # the first 64 bits of each name: a set of names would not be small
     telling = TELLING + TELLING_PICKS if picks else TELLING
@@ -236,12 +238,15 @@ class Fixes:
         self.carried: dict[str, Patch] = {}         # upstream commit -> the local one
         self.claims = Claims(b"")
         self.have: dict[str, str] = {}              # upstream commit -> how the branch has it
-        self.picks: dict[str, list[tuple[str, str]]] = {}
+        self.picks: dict[str, list[tuple[str, str]]] = {}       # upstream's hash (7 digits) -> whole, local commit
+        self.undone: dict[str, list[tuple[str, str]]] = {}      # reverted hash (7 digits) -> whole, the revert
         self.resolved: dict[str, Optional[str]] = {}
 
     def run(self, spec: str, everything: bool) -> Report:
         oids = self.git.range(spec)
         self.local = [of_commit(self.git, o) for o in oids]
+        if not oids:
+            self.error("empty", "", f"there are no commits in {spec}", "check the range")
         tips = self.reference.mainline_tips(self.mainline, self.alone, tags=False)
         if not tips:
             raise Err(f"{self.reference.path} has no commits", "name a repository with upstream's history", USAGE)
@@ -310,20 +315,28 @@ class Fixes:
         text = "".join(read_history(self.git, [oids[-1]], known, True)) if known else \
             Cache(self.git, True).history([oids[-1]]).decode("utf-8", "replace")
         for row in text.split("\n"):
-            if row.startswith("P\t"):
-                _, local, target, _, title = (row.split("\t") + [""] * 5)[:5]
+            kind, local, target = (row.split("\t", 3) + [""] * 3)[:3]
+            if kind == PICK:
                 self.picks.setdefault(target[:7], []).append((target, local))
+            elif kind == REVERT:
+                self.undone.setdefault(target[:7], []).append((target, local))
+
+    def in_force(self, local: str, depth: int = 0) -> bool:
+        """Whether no commit of the branch's history reverts this one (for good)."""
+        return depth > 50 or not any(local.startswith(target) and local != by and self.in_force(by, depth + 1)
+                                     for target, by in self.undone.get(local[:7], ()))
 
     def present(self, oid: str, subject: str) -> Optional[str]:
         """How the branch has an upstream commit."""
         if oid in self.carried:
             return f"present as {self.carried[oid].name}"
         for target, local in self.picks.get(oid[:7], ()):
-            if oid.startswith(target) and self.meant(target, oid, subject, ""):
+            if oid.startswith(target) and self.in_force(local) and self.meant(target, oid, subject, ""):
                 return f"present as {local[:12]}"
         for p in self.local:
             for _, note in msg.notes(p.message):
-                if msg.first_hash_in(note, oid):
+                word = msg.first_hash_in(note, oid)
+                if word and msg.SQUASHED.search(note) and not msg.NEGATED.search(note.lower().partition(word)[0]):
                     return f"squashed into {p.name}"
         return None
 

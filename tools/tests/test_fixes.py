@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from pathlib import Path
 from typing import Optional
 
@@ -194,6 +195,40 @@ def test_squashed_and_noted(h: History) -> None:
     f, g = h.fix(a), h.fix(a)
     h.pick(a, extra=f'[bob: squashed in {f[:12]} ("foo: fix")]\n')
     assert h.missing() == {g} and h.status(f).startswith("squashed into")
+
+
+def test_notes_that_mention_a_fix(h: History) -> None:
+    a = h.add("foo: A")
+    f, g, k = h.fix(a), h.fix(a), h.fix(a)
+    h.pick(a, extra=f"[bob: does not include {f[:12]}]\n[bob: conflicts with {g[:12]}]\n[bob: folded in {k[:12]}, no change otherwise]\n")
+    assert h.missing() == {f, g}
+
+
+def test_a_fix_that_the_branch_took_back(h: History) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    h.pick(a)
+    undo = h.pick("", "", f"This reverts commit {h.pick(f)}.\n")
+    assert h.missing() == {f}
+    start, h.base = h.base, h.here
+    h.pick(a)
+    assert h.missing() == {f}               # also when that was below the range
+    h.base = start
+    h.pick("", "", f"This reverts commit {undo}.\n")
+    assert h.missing() == set()
+
+
+def test_nothing_to_look_at_is_not_clean(h: History, tmp_path: Path) -> None:
+    a = h.add("foo: A")
+    h.fix(a)
+    h.pick(a)
+    clone = tmp_path / "shallow"
+    subprocess.run(["git", "clone", "-q", "--depth=1", f"file://{h.up.path}", str(clone)], check=True)
+    r = h.run("--reference", str(clone))
+    assert r.code == 3 and "is shallow" in r.err
+    h.base = h.here
+    r = h.run()
+    assert r.code == 1 and [x["kind"] for x in r.data["findings"]] == ["empty"]
 
 
 def test_reverted_locally(h: History) -> None:
