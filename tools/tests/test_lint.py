@@ -2,6 +2,7 @@
 """The tool from outside: git that misbehaves, output forms, exit codes, b4, random edits."""
 from __future__ import annotations
 
+import importlib.util
 import os
 import pty
 import random
@@ -154,21 +155,32 @@ def test_check_speaks_b4(world: World, tmp_path: Path) -> None:
     assert run("check", cwd=world.local.path, env=env, stdin=b"").out.startswith("ERROR: ")
 
 
-def b4() -> list[str]:
-    """A b4 with `prep --check`, which is newer than 0.12: $B4, or the one on PATH."""
-    for words in (os.environ.get("B4", "").split(), ["b4"]):
-        if words and shutil.which(words[0]):
-            text = subprocess.run([*words, "prep", "--help"], capture_output=True, text=True)
-            if "--check " in text.stdout or "--check\n" in text.stdout:
-                return words
-    pytest.skip("b4 0.14 or newer is needed for per-patch checks: set B4 to its command")
+FETCH = """
+import sys
+sys.path.insert(0, {tools!r})
+import archive, common
+common.main(lambda: print(*(archive.unpack(archive.fetch(name, suites=[suite])) for name, suite in {wanted!r}), sep="\\n"))
+"""
+
+
+def b4() -> tuple[list[str], dict[str, str]]:
+    """A b4 with `prep --check`: older releases have none, so it comes from the archive, and so does what it imports."""
+    wanted = [("b4", "trixie")]
+    if not importlib.util.find_spec("requests"):
+        wanted += [(f"python3-{name}", "own") for name in ("requests", "urllib3", "certifi", "idna", "chardet", "six")]
+    done = subprocess.run([sys.executable, "-c", FETCH.format(tools=str(LINT.parent), wanted=wanted)], capture_output=True, text=True)
+    if done.returncode and re.search("cannot be reached", done.stderr):
+        pytest.skip(f"no b4: {done.stderr.strip().splitlines()[-2]}")
+    assert done.returncode == 0, done.stderr
+    paths = ":".join(f"{top}/usr/lib/python3/dist-packages" for top in done.stdout.split())
+    return [sys.executable, "-m", "b4.command"], {"PYTHONPATH": paths}
 
 
 def test_b4_itself(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tool = b4()
+    tool, env = b4()
     work = tmp_path / "w"
     subprocess.run(["git", "clone", "-q", str(world.local.path), str(work)], check=True)
-    env = {**os.environ, "LINUX_GIT": str(world.up.path), "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path),
+    env = {**os.environ, **env, "LINUX_GIT": str(world.up.path), "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path),
            "XDG_DATA_HOME": str(tmp_path)}
 
     def git(*words: str) -> str:
