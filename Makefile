@@ -18,7 +18,7 @@ check:		## the tests: host tools and one crash test on the default base
 kunit:		## the driver's unit tests under QEMU [BASE= FILTER= ARGS= FLAVOUR=]
 	@$(PYTHON) tools/kunit.py
 
-gate:		## every patch on each base: W=1, sparse, checkpatch, cocci, configs, KUnit [BASE= CHECKS=]
+gate:		## every patch on each base: W=1, sparse, checkpatch, cocci, KUnit [BASE= CHECKS=]
 	@$(PYTHON) tools/gate.py
 
 bench:		## what the series costs: time of the adoption, memory, size [BASE=]

@@ -36,7 +36,7 @@ NEEDS: dict[str, dict[str, str]] = {
     },
     "qemu": {"qemu-system-arm": "qemu-system-aarch64"},
     "vmcore": {"python3-drgn": "py:drgn"},
-    "tests": {"python3-pytest": "py:pytest", "gnupg": "gpg", "gcc": "gcc",
+    "tests": {"python3-pytest": "py:pytest", "gnupg": "gpg", "cpio": "cpio", "gcc": "gcc",
               "libc6-dev": "/usr/include/stdio.h"},
 }
 

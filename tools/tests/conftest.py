@@ -22,6 +22,9 @@ PYTHON = sys.executable
 A_C = "drivers/iommu/a.c"
 LINES = [f"line {number} of a\n" for number in range(1, 61)]
 
+# A job in the background ignores SIGINT, and so would what the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # The tests' own git: nobody's configuration, a fixed person.
 GIT = {
     "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C",
@@ -97,10 +100,8 @@ class Project:
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
         merged = {name: value for name, value in {**self.env, **env}.items() if value}
-        # SIGINT as on a terminal, also where these tests run in the background and ignore it.
         return subprocess.Popen(list(command), cwd=self.top, env=merged, text=True, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def run(self, *command: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*command, **env)
