@@ -28,7 +28,7 @@ import judge                                                        # noqa: E402
 import kernel                                                       # noqa: E402
 import qemu                                                         # noqa: E402
 import report                                                       # noqa: E402
-from common import cache_dir, run, stage                            # noqa: E402
+from common import Err, cache_dir, run, stage                       # noqa: E402
 
 SPACE = 1 << 30                 # bytes that two runs may leave behind
 KEEP = 6                        # runs of one base that are kept
@@ -70,13 +70,19 @@ def scenario(conf: config.Config) -> qemu.Scenario:
     delay = int(conf["CRASH_DELAY_MS"])
     # Reads for as long as the crash kernel takes to come to its disks, but not much longer:
     # what is left over holds up its own first reads.
-    reads = min(max(rate * (2000 + delay) // 1000, 4), 256)
+    need_reads = bool(conf["CRASH_NEED_READS"])
+    reads = min(max(rate * (2000 + 3000 * need_reads + delay) // 1000, 4), 256)
     # No more frames than the ring holds until then: a full ring proves nothing.
     frames = min(int(conf["CRASH_FRAME_RATE"]), 3500 * 1000 // (2000 + delay))
+    damage = str(conf["CRASH_DAMAGE"])
+    if damage not in ("", qemu.CRASH_MEMORY) and not re.fullmatch(r"0x[0-9a-f]{1,10}[048c]000", damage):
+        raise Err(f"CONFIG_CRASH_DAMAGE={damage}: neither {qemu.CRASH_MEMORY} nor an address at a multiple of 0x4000",
+                  "make menuconfig", common.USAGE)
     return qemu.Scenario(frame_rate=frames, read_iops=rate, reads=reads,
                          delay_ms=delay, timeout=int(conf["CRASH_TIMEOUT_S"]),
                          first_cmdline=str(conf["CRASH_CMDLINE_FIRST"]),
-                         crash_cmdline=str(conf["CRASH_CMDLINE_CRASH"]))
+                         crash_cmdline=str(conf["CRASH_CMDLINE_CRASH"]),
+                         need_reads=need_reads, damage=damage)
 
 
 def control(unpatched: judge.Judgement) -> judge.Rule:

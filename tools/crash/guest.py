@@ -15,7 +15,7 @@ from pathlib import Path
 
 import archive
 import deps
-from common import Err, cache_dir, run, stage
+from common import TOP, Err, cache_dir, run, stage
 
 HERE = Path(__file__).resolve().parent
 CROSS = "aarch64-linux-gnu-"
@@ -114,11 +114,13 @@ def _keep(path: Path, data: bytes) -> Path:
 
 def compile_init() -> bytes:
     source = HERE / "guest" / "init.c"
-    key = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    header = TOP / "include" / "linux" / "smmu-kdump-test.h"
+    key = hashlib.sha256(source.read_bytes() + header.read_bytes()).hexdigest()[:16]
     binary = cache_dir("crash", "tools") / f"init-{key}"
     if not binary.exists():
         partial = binary.with_name(f".{binary.name}.{os.getpid()}")
-        run([CROSS + "gcc", "-static", "-O2", "-s", "-Wall", "-Wextra", "-o", partial, source])
+        run([CROSS + "gcc", "-static", "-O2", "-s", "-Wall", "-Wextra", "-I", TOP / "include",
+             "-o", partial, source])
         partial.rename(binary)
     return binary.read_bytes()
 

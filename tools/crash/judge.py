@@ -82,9 +82,13 @@ class Evidence:
     trace: dict[str, Any]               # of the trace reader
     sent: list[float] = field(default_factory=list)     # frame number -> time
     panic: float = 0.0
+    saving: float | None = None         # when makedumpfile was started
     ring: int = 4095                    # receive descriptors that were free at the panic
     frames: set[int] | None = None      # in the vmcore; None: there is no vmcore
     reads: set[int] | None = None       # whose data is in the vmcore and was not complete before
+    queued: int = 0                     # reads that were not complete at the panic
+    need_reads: bool = False            # some must be in flight at their disk's take-over
+    damage: int | None = None           # the value of the L1 descriptor that was damaged
     vmcore: str = ""                    # what is wrong with the vmcore, or ""
     console: str = ""
 
@@ -105,6 +109,11 @@ def _total(stream: dict[str, Any], phases: str, *counts: str) -> int:
 
 
 OLD, ALL = "window adopted", "window adopted taken"
+
+
+def _identity(stream: dict[str, Any]) -> bool:
+    """The crashed kernel let this stream bypass by its STE: that it goes on so is survival."""
+    return stream["before"]["bypassed"] > 0 and not stream["before"]["translated"]
 
 
 def _faults(stream: dict[str, Any], phases: str) -> int:
@@ -130,11 +139,14 @@ def _name(sid: int) -> str:
 
 
 def _translations(trace: dict[str, Any]) -> Rule:
-    each = {s["sid"]: _total(s, OLD, "translated") for s in trace["streams"]}
+    each = {s["sid"]: _total(s, OLD, "bypassed" if _identity(s) else "translated")
+            for s in trace["streams"]}
     total = sum(each.values())
     said = ", ".join(f"{_name(sid)} {count}" for sid, count in sorted(each.items()) if count)
     enough = total >= MIN_TRANSLATIONS and trace["probe"] is not None
-    detail = f"{total} translations between panic and take-over" + (f" ({said})" if said else "")
+    bypasses = any(map(_identity, trace["streams"]))
+    detail = f"{total} {'bypassed accesses' if bypasses else 'translations'} between panic and take-over"
+    detail += f" ({said})" if said else ""
     if trace["probe"] is None:
         detail += "; no crash kernel ever wrote the SMMU's registers"
     elif total < MIN_TRANSLATIONS:
@@ -147,7 +159,7 @@ def _survival(trace: dict[str, Any]) -> Rule:
     watched = [s for s in trace["streams"] if s["first_dma"] is not None]
     for stream in sorted(watched, key=lambda s: s["sid"]):
         aborted = _total(stream, OLD, "aborted")
-        bypassed = _total(stream, OLD, "bypassed", "disabled")
+        bypassed = _total(stream, OLD, *(("disabled",) if _identity(stream) else ("bypassed", "disabled")))
         faulted = _faults(stream, OLD)
         if aborted or bypassed or faulted:
             until = "its take-over" if stream["take_over"] else "the end, never taken over"
@@ -160,7 +172,8 @@ def _survival(trace: dict[str, Any]) -> Rule:
         return Rule(2, "in-flight DMA survives", FAIL, "; ".join(hurt))
     count = len(watched)
     return Rule(2, "in-flight DMA survives", PASS,
-                f"no abort, bypass or event for {count} stream{'s' if count != 1 else ''} in flight")
+                f"no abort, bypass or event for {count} stream{'s' if count != 1 else ''} in flight"
+                + (", whose STEs are bypass" if any(map(_identity, watched)) else ""))
 
 
 def _direction(trace: dict[str, Any]) -> Rule:
@@ -189,6 +202,10 @@ def _registers(trace: dict[str, Any]) -> Rule:
             wrong.append(f"{register} written {trace[key]} times while SMMUEN = 1")
     if trace["ended"] and not trace["ended_aborting"]:
         wrong.append("GBPA did not say abort when the shutdown cleared SMMUEN")
+    for stream in trace["streams"]:
+        if stream["end"]["disabled"]:
+            wrong.append(f"{_name(stream['sid'])}: {stream['end']['disabled']} raw accesses once the "
+                         "shutdown had disabled the SMMU")
     if wrong:
         return Rule(4, name, FAIL, "; ".join(wrong))
     if not trace["ended"]:
@@ -199,8 +216,9 @@ def _registers(trace: dict[str, Any]) -> Rule:
 def expected_frames(evidence: Evidence) -> tuple[list[int], list[int]]:
     """Frames that must be in the crashed kernel's memory: (after the probe, after the panic).
 
-    From the SMMU's probe to the card's last DMA for the crashed kernel. Of those sent
-    last, IN_FLIGHT may not have reached the card. A full ring takes no more.
+    From the SMMU's probe to the card's last DMA for the crashed kernel, or to makedumpfile's
+    start: of a page that it has read it does not see what comes later. Of those sent last,
+    IN_FLIGHT may not have reached the card. A full ring takes no more.
     """
     stream = next((s for s in evidence.trace["streams"] if s["sid"] == NIC), None)
     last = stream and stream["last_dma"]
@@ -209,6 +227,7 @@ def expected_frames(evidence: Evidence) -> tuple[list[int], list[int]]:
         return [], []
     after = [number for number, when in enumerate(evidence.sent) if when > evidence.panic]
     after = after[:max(evidence.ring - RING_MARGIN, 0)]
+    last = min(last, evidence.saving or last)
     due = [number for number in after if evidence.sent[number] <= last][:-IN_FLIGHT]
     return [number for number in due if evidence.sent[number] >= probe], due
 
@@ -230,8 +249,13 @@ def _landing(evidence: Evidence) -> tuple[Rule, dict[str, str]]:
     detail = (f"{len(landed)} of {len(probed)} frames sent after the SMMU's probe, "
               f"{len(due) - len(missing)} of {len(due)} after the panic; "
               f"{reads} reads, {completed} completion entries")
+    left = evidence.queued - completed
+    if evidence.need_reads:
+        detail += f", {left} in flight at the take-over"
     if missing or reads < completed:
         return Rule(5, name, FAIL, detail), cells
+    if evidence.need_reads and left <= 0:
+        return Rule(5, name, INVALID, detail), cells
     if not probed or not completed:
         return Rule(5, name, INVALID, detail + ": nothing was due"), cells
     return Rule(5, name, PASS, detail), cells
@@ -250,6 +274,18 @@ def scan(console: str) -> Rule:
     return Rule(7, name, PASS, f"nothing in either kernel's log{allowed}")
 
 
+def _damage(console: str, value: int) -> Rule:
+    """That the crash kernel met the damage: the run would prove nothing without."""
+    name = "the damage was seen"
+    text = f"0x{value:016x}"
+    crashed, _, crash = console.partition(PANIC_TEXT)
+    if not re.search(rf"smmu_kdump_test: L1 descriptor \d+: 0x\w+ becomes {text}", crashed):
+        return Rule(9, name, INVALID, f"no L1 descriptor became {text} before the panic")
+    if not re.search(rf"bad L1 descriptor for StreamID 0x\w+: {text}, cut off", crash):
+        return Rule(9, name, INVALID, f"the crash kernel does not say that it found L1 descriptor {text}")
+    return Rule(9, name, PASS, f"the crash kernel found L1 descriptor {text} and cut its StreamIDs off")
+
+
 def judge(evidence: Evidence, seconds: float = 0.0) -> Judgement:
     trace = evidence.trace
     landing, cells = _landing(evidence)
@@ -257,6 +293,8 @@ def judge(evidence: Evidence, seconds: float = 0.0) -> Judgement:
                   evidence.vmcore or "makedumpfile --dump-dmesg and drgn find the panic message")
     rules = [_translations(trace), _survival(trace), _direction(trace), _registers(trace),
              landing, vmcore, scan(evidence.console)]
+    if evidence.damage is not None:
+        rules.append(_damage(evidence.console, evidence.damage))
     failed = [rule for rule in rules if rule.status == FAIL]
     invalid = [rule for rule in rules if rule.status == INVALID]
     verdict, worst = ("FAIL", failed) if failed else ("INVALID", invalid) if invalid else ("PASS", [])
@@ -314,7 +352,9 @@ def judge_run(run: qemu.Run, reader: Path) -> Judgement:
             return Judgement("LOST", run.lost, seconds)
         return Judgement("INVALID", f"trace: {err}", seconds)
     head, tail, size = (int(re.sub(r"\D", "", word)) for word in run.facts("ring")[0][1:])
-    evidence = Evidence(trace, run.sent, panic, (tail - head) % size,
+    evidence = Evidence(trace, run.sent, panic, run.mark("saving"), (tail - head) % size,
+                        queued=len(run.facts("buffer")) - len(run.facts("done")),
+                        need_reads=run.need_reads, damage=run.damage,
                         console=(run.directory / qemu.CONSOLE).read_text(errors="replace"))
     if run.lost and not gave_up:
         evidence.vmcore = run.lost

@@ -36,6 +36,8 @@ FRAME_HEAD = struct.Struct("<8sII")     # magic, nonce, sequence number
 DUMP_DISK = 2 << 30             # sparse; holds the memory of the machine
 TRACE = "trace.log"
 CONSOLE = "console.log"
+CRASH_MEMORY = "crash-memory"
+L1_INDEX, L1_SPAN = 5, 9        # the descriptor that is damaged: StreamIDs 0x500 to 0x5ff, unused
 
 # StreamID -> (what it is in the table, how QEMU is told): bus 0, device = StreamID / 8
 DEVICES = {0x8: "NIC", 0x10: "slow NVMe", 0x18: "dump NVMe"}
@@ -53,6 +55,8 @@ class Scenario:
     crash_memory: str = "160M"
     first_cmdline: str = ""
     crash_cmdline: str = ""
+    need_reads: bool = False    # some must be in flight when their disk is taken over
+    damage: str = ""            # where an L1 descriptor is made to point: an address or CRASH_MEMORY
 
     def cmdlines(self) -> tuple[str, str]:
         first = f"console=ttyAMA0 crashkernel={self.crash_memory} panic=20"
@@ -63,6 +67,12 @@ class Scenario:
         if self.settle_ms:
             crash += f" smmu_kdump_test.settle_ms={self.settle_ms}"
         return (f"{first} {self.first_cmdline}".rstrip(), f"{crash} {self.crash_cmdline}".rstrip())
+
+
+    def descriptor(self, crash_memory: list[list[str]]) -> int:
+        """The damaged L1 descriptor: a full L2 table at that address."""
+        start = crash_memory[0][0] if self.damage == CRASH_MEMORY else self.damage
+        return int(start, 0) | L1_SPAN
 
 
 def expected_block(nonce: int, index: int) -> bytes:
@@ -121,6 +131,8 @@ class Run:
     nonce: int
     marks: list[tuple[float, str]] = field(default_factory=list)    # time, line
     sent: list[float] = field(default_factory=list)                 # index = frame number
+    need_reads: bool = False    # as the scenario says
+    damage: int | None = None   # the L1 descriptor that the guest was told to write
     lost: str = ""              # why the machine was given up, or ""
     begin: float = 0.0
     end: float = 0.0
@@ -187,7 +199,7 @@ def _connect(directory: int, name: str, kind: int, alive: Callable[[], bool]) ->
 def boot(directory: Path, argv: list[str], scenario: Scenario,
          progress: Callable[[str], None] = lambda text: None) -> Run:
     """Run the machine to its end. What QEMU itself refuses is an Err."""
-    run = Run(directory, random.getrandbits(31) | 1)
+    run = Run(directory, random.getrandbits(31) | 1, need_reads=scenario.need_reads)
     with open(directory / "slow.raw", "wb") as disk:
         for index in range(max(BLOCKS, scenario.reads)):
             disk.write(expected_block(run.nonce, index))
@@ -260,6 +272,9 @@ def _converse(run: Run, channel: socket.socket, process: subprocess.Popen[bytes]
             run.marks.append((time.time(), line))
             word = line.split()[0]
             progress(line if len(line) < 40 else word)
+            if word == "panic" and scenario.damage:
+                run.damage = scenario.descriptor(run.facts("crash-memory"))
+                answers[word] = f"go {L1_INDEX} {run.damage:#x}\n"
             if word in answers:
                 channel.sendall(answers[word].encode())
     else:

@@ -326,6 +326,16 @@ static void check_direction(struct stream *s, enum phase phase, uint64_t iova, u
 	}
 }
 
+/*
+ * What an NVMe controller still does once the CPU is silent: completion entries, 16
+ * bytes each, and the completion queue's shadow doorbells, which lie at odd
+ * multiples of 4.
+ */
+static void note_completion(struct stream *s, enum phase phase, uint64_t iova)
+{
+	s->completions += (phase == WINDOW || phase == ADOPTED) && !(iova % 16);
+}
+
 static void translated(struct stream *s, const char *text, const char *end)
 {
 	uint64_t addr = need(text, end, "translated");
@@ -338,20 +348,19 @@ static void translated(struct stream *s, const char *text, const char *end)
 		s->counts[phase][DOORBELLS]++;
 		return;
 	}
-	/*
-	 * What an NVMe controller still does once the CPU is silent: completion
-	 * entries, 16 bytes each, and the completion queue's shadow doorbells, which
-	 * lie at odd multiples of 4.
-	 */
-	if ((phase == WINDOW || phase == ADOPTED) && !(iova % 16))
-		s->completions++;
+	note_completion(s, phase, iova);
 	check_direction(s, phase, iova, addr);
 }
 
-static void untranslated(struct stream *s, uint64_t addr)
+/* An identity domain is no translation, and still must not go astray. */
+static void bypassed(struct stream *s, uint64_t addr)
 {
-	if (PAGE(addr) != PAGE(doorbell))
-		check_direction(s, TAKEN, addr, addr);
+	enum phase phase = phase_of(s);
+
+	if (PAGE(addr) != PAGE(doorbell)) {
+		note_completion(s, phase, addr);
+		check_direction(s, phase, addr, addr);
+	}
 }
 
 static void count(struct stream *s, enum count which)
@@ -443,9 +452,8 @@ static void trace_line(enum event event, const char *text, const char *end)
 		s = stream_of(need(text, end, "sid"));
 		learn_region(s, text, end);
 		count(s, counted[event]);
-		/* An identity domain is no translation, and still must not go astray. */
-		if (event != ABORT && phase_of(s) == TAKEN)
-			untranslated(s, need(text, end, "iova"));
+		if (event == BYPASS || (event == DISABLE && phase_of(s) == TAKEN))
+			bypassed(s, need(text, end, "iova"));
 		break;
 	case RECORD:
 		count(stream_of(need(text, end, "sid")), EVENTS);

@@ -14,7 +14,9 @@
  *	ring base=.. head=.. tail=.. size=..
  *	buffer INDEX PHYS:LEN ...	physical memory of read INDEX, in order
  *	done INDEX			this read was complete before the panic
- *	panic				host answers: go
+ *	panic				host answers: go, or go INDEX VALUE to
+ *					damage that L1 stream-table descriptor
+ *	saving				makedumpfile starts
  *	vmcore STATUS BYTES MILLISECONDS
  *	dmesg STATUS PANIC-FOUND
  *	shutdown			host answers: go
@@ -30,6 +32,7 @@
 #include <linux/aio_abi.h>
 #include <linux/ethtool.h>
 #include <linux/fs.h>
+#include <linux/smmu-kdump-test.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <poll.h>
@@ -65,6 +68,9 @@
 #define RDT		0x2818
 #define RDTR		0x2820	/* receive interrupt delay */
 #define RADV		0x282c
+
+/* On the crash kernel's command line: it has no driver for the network card */
+#define NO_NIC		"initcall_blacklist=e1000_init_module"
 
 static int channel = -1;
 
@@ -402,6 +408,16 @@ static void load_crash_kernel(const char *cmdline)
 		give_up("kexec cannot load the crash kernel: status %d", status);
 }
 
+static void damage_l1(const char *what)
+{
+	int fd = open(SMMU_KDUMP_TEST_DAMAGE_L1, O_WRONLY);
+	ssize_t len = strlen(what);
+
+	if (fd < 0 || write(fd, what, len) != len)
+		give_up("cannot damage the stream table: %s", what);
+	close(fd);
+}
+
 static void sysrq_crash(void)
 {
 	int fd = open("/proc/sysrq-trigger", O_WRONLY);
@@ -414,8 +430,8 @@ static void sysrq_crash(void)
 
 static void first_kernel(int reads, const char *cmdline)
 {
+	const char *nic, *answer;
 	aio_context_t ctx = 0;
-	const char *nic;
 
 	tell_crash_memory();
 	nic = nic_up();		/* its link takes a while to come up */
@@ -425,7 +441,9 @@ static void first_kernel(int reads, const char *cmdline)
 	nic_ring(nic);
 	tell_done(ctx, reads);
 	say("panic");
-	hear();
+	answer = hear();
+	if (!strncmp(answer, "go ", 3))
+		damage_l1(answer + 3);
 	sysrq_crash();
 }
 
@@ -463,11 +481,13 @@ static void crash_kernel(const char *level)
 	off_t bytes;
 
 	memory();
-	nic_up();
+	if (!has_text("/proc/cmdline", NO_NIC))
+		nic_up();
 	disk("slow");
 	snprintf(target, sizeof(target), "%s", disk("dump"));
 	snprintf(arg, sizeof(arg), "-d%s", level);
 
+	say("saving");
 	/*
 	 * ELF, straight onto the disk: the host reads the very bytes that went
 	 * through the SMMU. The end of the file is the highest segment's.
