@@ -118,6 +118,7 @@ class Gate:
         self.kept = self.store.here / "gate"
         self.kept.mkdir(exist_ok=True)
         self.patches = self.store.queue()
+        self.texts = [patch.read_text() for patch in self.patches]
         deps.need("kernel", "gate")
         self.compiler = kernel.compiler()
         with self.store.lock():
@@ -335,7 +336,7 @@ class Gate:
         """Of the tree with so many patches; -1 is the control."""
         commit = self.control if count < 0 else self.commits[count]
         if check == "checkpatch":
-            return self.checkpatch(self.control_patch if count < 0 else self.patches[count - 1].read_text())
+            return self.checkpatch(self.control_patch if count < 0 else self.texts[count - 1])
         if check == "cocci":
             return self.cocci(commit, step)
         return self.compiled(commit, check, step)
