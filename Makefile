@@ -7,10 +7,13 @@
 PYTHON ?= /usr/bin/python3
 
 .DEFAULT_GOAL := crash-test
-.PHONY: help crash-test check kunit gate bench tree refresh menuconfig defconfig lint fixes bench-lint
+.PHONY: help crash-test scenarios check kunit gate bench tree refresh menuconfig defconfig lint fixes bench-lint
 
 crash-test:	## fetch, patch, build, crash, judge: unpatched beside patched
 	@$(PYTHON) tools/crash
+
+scenarios:	## the crash test in every scenario of configs/, two lines a scenario [BASE=]
+	@$(PYTHON) tools/crash scenarios
 
 check:		## the tests: host tools and one crash test on the default base
 	@$(PYTHON) tools/check.py

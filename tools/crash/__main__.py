@@ -31,7 +31,8 @@ import report                                                       # noqa: E402
 from common import Err, cache_dir, run, stage                       # noqa: E402
 
 SPACE = 1 << 30                 # bytes that two runs may leave behind
-KEEP = 6                        # runs of one base that are kept
+KEEP = 12                       # runs of one base that are kept
+SEVERITY = ("PASS", "INVALID", "FAIL", "LOST")
 VERDICTS = {"PASS": common.PASS, "FAIL": common.FAIL, "INVALID": common.INVALID, "LOST": common.LOST}
 
 
@@ -102,8 +103,7 @@ def overall(runs: dict[str, judge.Judgement], rule: judge.Rule) -> tuple[str, st
     return patched.verdict, f"the patched kernel: {patched.why}" if patched.why else ""
 
 
-def crash_test() -> int:
-    conf = config.load()
+def crash_test(conf: config.Config) -> tuple[report.Report, Path]:
     base = conf.base
     deps.need("vmcore", "kernel")
     command, name = emulator.find()
@@ -122,9 +122,36 @@ def crash_test() -> int:
             runs[which] = judge.judge_run(ran, reader)
     rule = control(runs["unpatched"])
     verdict, why = overall(runs, rule)
-    report.write(report.Report(base, name, setup, runs, rule, verdict, why, common.STAGES), top)
-    return VERDICTS[verdict]
+    return report.Report(base, name, setup, runs, rule, verdict, why, common.STAGES), top
+
+
+def one() -> int:
+    result, top = crash_test(config.load())
+    report.write(result, top)
+    return VERDICTS[result.verdict]
+
+
+def scenarios() -> int:
+    """The default crash and every one of configs/, each in a few lines; the worst verdict's exit code."""
+    names = [path.name for path in sorted((common.TOP / "configs").glob("*_defconfig"))
+             if "CONFIG_CRASH_" in path.read_text()]
+    lines, verdicts = [], []
+    for name in ["default_defconfig", *names]:
+        begin = time.monotonic()
+        result, top = crash_test(config.load(name))
+        report.save(result, top)
+        lines.append(report.line(name.removesuffix("_defconfig"), result, time.monotonic() - begin))
+        verdicts.append(result.verdict)
+        print(f"{lines[-1]}    reports in {top}", flush=True)
+    print(f"\nscenarios of {result.base}: {result.qemu}\n\n{''.join(lines)}", end="")
+    return VERDICTS[max(verdicts, key=SEVERITY.index)]
+
+
+def cli() -> int:
+    if sys.argv[1:] not in ([], ["scenarios"]):
+        raise Err("no argument, or: scenarios", "make help", common.USAGE)
+    return scenarios() if sys.argv[1:] else one()
 
 
 if __name__ == "__main__":
-    common.main(crash_test)
+    common.main(cli)

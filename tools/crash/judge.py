@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The eight rules (Documentation/crash-test.rst) over what one run left behind.
+"""The rules (Documentation/crash-test.rst) over what one run left behind.
 
 The judge reads QEMU's trace, the vmcore and the console. Of what the guest says it uses
 only the times of the panic and of the shutdown, the addresses of its own buffers, and
@@ -86,8 +86,7 @@ class Evidence:
     ring: int = 4095                    # receive descriptors that were free at the panic
     frames: set[int] | None = None      # in the vmcore; None: there is no vmcore
     reads: set[int] | None = None       # whose data is in the vmcore and was not complete before
-    queued: int = 0                     # reads that were not complete at the panic
-    need_reads: bool = False            # some must be in flight at their disk's take-over
+    need_reads: bool = False            # some must be in flight when their disk is reset
     damage: int | None = None           # the value of the L1 descriptor that was damaged
     vmcore: str = ""                    # what is wrong with the vmcore, or ""
     console: str = ""
@@ -210,7 +209,15 @@ def _registers(trace: dict[str, Any]) -> Rule:
         return Rule(4, name, FAIL, "; ".join(wrong))
     if not trace["ended"]:
         return Rule(4, name, INVALID, "the trace ends before the shutdown disables the SMMU")
-    return Rule(4, name, PASS, "SMMUEN kept, STRTAB_BASE, CR1, CR2 not written, GBPA aborts at the end")
+    said = "SMMUEN kept, STRTAB_BASE, CR1, CR2 not written, GBPA aborts at the end"
+    # A device without a driver is never stopped: its accesses must have met GBPA
+    stray = [s for s in trace["streams"] if s["first_dma"] is not None and not s["take_over"]]
+    if stray:
+        aborted = sum(stream["end"]["aborted"] for stream in stray)
+        said += f": {aborted} accesses of {', '.join(_name(s['sid']) for s in stray)}, which no driver stopped"
+        if not aborted:
+            return Rule(4, name, INVALID, said)
+    return Rule(4, name, PASS, said)
 
 
 def expected_frames(evidence: Evidence) -> tuple[list[int], list[int]]:
@@ -249,13 +256,13 @@ def _landing(evidence: Evidence) -> tuple[Rule, dict[str, str]]:
     detail = (f"{len(landed)} of {len(probed)} frames sent after the SMMU's probe, "
               f"{len(due) - len(missing)} of {len(due)} after the panic; "
               f"{reads} reads, {completed} completion entries")
-    left = evidence.queued - completed
+    left = slow["drained"] if slow else 0
     if evidence.need_reads:
-        detail += f", {left} in flight at the take-over"
+        detail += f", {left} of them at once when its driver reset the disk"
     if missing or reads < completed:
         return Rule(5, name, FAIL, detail), cells
-    if evidence.need_reads and left <= 0:
-        return Rule(5, name, INVALID, detail), cells
+    if evidence.need_reads and not left:
+        return Rule(5, name, INVALID, detail + ": none was in flight any more"), cells
     if not probed or not completed:
         return Rule(5, name, INVALID, detail + ": nothing was due"), cells
     return Rule(5, name, PASS, detail), cells
@@ -353,7 +360,6 @@ def judge_run(run: qemu.Run, reader: Path) -> Judgement:
         return Judgement("INVALID", f"trace: {err}", seconds)
     head, tail, size = (int(re.sub(r"\D", "", word)) for word in run.facts("ring")[0][1:])
     evidence = Evidence(trace, run.sent, panic, run.mark("saving"), (tail - head) % size,
-                        queued=len(run.facts("buffer")) - len(run.facts("done")),
                         need_reads=run.need_reads, damage=run.damage,
                         console=(run.directory / qemu.CONSOLE).read_text(errors="replace"))
     if run.lost and not gave_up:

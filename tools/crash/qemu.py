@@ -230,7 +230,7 @@ def boot(directory: Path, argv: list[str], scenario: Scenario,
             raise Err(f"QEMU does not start: {why}", f"try {script}") from None
         sender = Sender(nic, run.nonce, scenario.frame_rate)
         sender.start()
-        run.lost = _converse(run, channel, process, scenario, progress)
+        run.lost = _converse(run, channel, process, scenario, sender, progress)
     finally:
         process.kill()
         process.wait()
@@ -250,7 +250,7 @@ def boot(directory: Path, argv: list[str], scenario: Scenario,
 
 
 def _converse(run: Run, channel: socket.socket, process: subprocess.Popen[bytes],
-              scenario: Scenario, progress: Callable[[str], None]) -> str:
+              scenario: Scenario, sender: Sender, progress: Callable[[str], None]) -> str:
     """Follow the guest until QEMU ends; why it was given up, or ''."""
     answers = {"hello": f"reads={scenario.reads} cmdline={scenario.cmdlines()[1]}\n",
                "panic": "go\n", "shutdown": "go\n"}
@@ -275,6 +275,8 @@ def _converse(run: Run, channel: socket.socket, process: subprocess.Popen[bytes]
             if word == "panic" and scenario.damage:
                 run.damage = scenario.descriptor(run.facts("crash-memory"))
                 answers[word] = f"go {L1_INDEX} {run.damage:#x}\n"
+            if word == "shutdown":      # frames for the few milliseconds after the SMMU's
+                sender.rate = max(sender.rate, 1000)
             if word in answers:
                 channel.sendall(answers[word].encode())
     else:

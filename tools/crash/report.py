@@ -88,6 +88,25 @@ def table(report: Report, colour: bool = False) -> str:
     return "\n".join(out) + "\n"
 
 
+def line(name: str, report: Report, seconds: float) -> str:
+    """A scenario in two lines: what either kernel did."""
+    def figures(run: Judgement) -> str:
+        if not run.rules:
+            return f"{run.verdict}: {run.why}"
+        total = _total(run.rows)
+        lost = f"{total.aborted} aborted, {total.faulted} faulted, {total.misdirected} misdirected"
+        frames, _, probed = run.cells["frames landed"].partition(", after the probe ")
+        why = f" ({run.why})" if run.why else ""
+        return (f"{run.verdict}{why}: {total.translated or total.bypassed} accesses, {lost}; frames {frames}"
+                f" ({probed} after the probe), reads {run.cells['reads landed'].split(',')[0]},"
+                f" vmcore {run.cells['vmcore'].split(',')[0]}")
+    rows = [f"{name:<18} {report.verdict:<7} {seconds:5.0f} s\n"]
+    rows += [f"    {which:<9}  {figures(run)}\n" for which, run in report.runs.items()]
+    if report.control.status != PASS:
+        rows.append(f"    control    {report.control.detail}\n")
+    return "".join(rows)
+
+
 def paint(verdict: str, colour: bool) -> str:
     return f"\033[1;{COLOURS[verdict]}m{verdict}\033[0m" if colour else verdict
 
@@ -133,11 +152,15 @@ def as_junit(report: Report) -> str:
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def write(report: Report, directory: Path) -> None:
-    """All forms, and the table on stdout."""
+def save(report: Report, directory: Path) -> None:
     for name, text in (("table.txt", table(report)), ("result.json", as_json(report)),
                        ("result.ktap", as_ktap(report)), ("junit.xml", as_junit(report))):
         (directory / name).write_text(text)
+
+
+def write(report: Report, directory: Path) -> None:
+    """All forms, and the table on stdout."""
+    save(report, directory)
     print(table(report, sys.stdout.isatty()))
     stages = "".join(f"  {seconds:8.1f} s  {name}\n" for name, seconds in report.stages)
     print(f"stages\n{stages}")

@@ -38,6 +38,7 @@
 #define MAX_EXAMPLES	8
 #define MAX_NAME	80
 #define BUFFER		(1 << 20)
+#define DRAIN_US	20000		/* a reset finishes what is in flight at once */
 #define PAGE(addr)	((addr) >> 12)
 
 /* Register offsets within page 0, to which QEMU folds page 1 */
@@ -82,6 +83,8 @@ struct stream {
 	char region[MAX_NAME];		/* QEMU's name of its memory region */
 	uint64_t counts[PHASES][COUNTS];
 	uint64_t completions;		/* completion entries of an NVMe disk, panic to take-over */
+	uint64_t drained;		/* of them, less than DRAIN_US after the one before */
+	uint64_t last_completion;
 	uint64_t first_dma, last_dma;	/* of the crashed kernel, after the panic */
 	uint64_t late;			/* of it, what failed after the take-over */
 	bool own;			/* the crash kernel has used it */
@@ -333,7 +336,11 @@ static void check_direction(struct stream *s, enum phase phase, uint64_t iova, u
  */
 static void note_completion(struct stream *s, enum phase phase, uint64_t iova)
 {
-	s->completions += (phase == WINDOW || phase == ADOPTED) && !(iova % 16);
+	if ((phase != WINDOW && phase != ADOPTED) || iova % 16)
+		return;
+	s->completions++;
+	s->drained += s->last_completion && now - s->last_completion < DRAIN_US;
+	s->last_completion = now;
 }
 
 static void translated(struct stream *s, const char *text, const char *end)
@@ -649,8 +656,8 @@ static void print_stream(const struct stream *s)
 	printf("    {\"sid\": %u, \"region\": ", s->sid);
 	print_string(s->region);
 	printf(", \"take_over\": %s, \"first_dma\": %s, \"last_dma\": %s, \"late\": %" PRIu64
-	       ", \"completions\": %" PRIu64, when(s->take_over), when(s->first_dma),
-	       when(s->last_dma), s->late, s->completions);
+	       ", \"completions\": %" PRIu64 ", \"drained\": %" PRIu64, when(s->take_over),
+	       when(s->first_dma), when(s->last_dma), s->late, s->completions, s->drained);
 	if (s->has_example)
 		printf(",\n     \"example\": {\"time\": %s, \"iova\": %" PRIu64 ", \"addr\": %" PRIu64 "}",
 		       when(s->example_time), s->example_iova, s->example_addr);

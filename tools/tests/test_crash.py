@@ -49,7 +49,7 @@ if mode == "setup":
 say("crash-memory 0x55e00000 0x5fdfffff")
 frames = [nic.recv(2000) for _ in range(20)]
 open("frames", "wb").write(b"".join(frames))
-assert say("panic", True) == "go\\n"
+open("go", "w").write(say("panic", True))
 if mode == "die":
     os.abort()
 answer = say("hello crash 1.2.3", True)
@@ -71,6 +71,16 @@ def boot(tmp_path: Path, mode: str, timeout: int = 60) -> qemu.Run:
     where.mkdir()
     scenario = qemu.Scenario(timeout=timeout, crash_cmdline="one=1", reads=4)
     return qemu.boot(where, fake(tmp_path, mode), scenario)
+
+
+@pytest.mark.parametrize(("damage", "go"), [("", "go\n"), ("0x9000000", "go 5 0x9000009\n"),
+                                            ("crash-memory", "go 5 0x55e00009\n")])
+def test_damage(tmp_path: Path, damage: str, go: str) -> None:
+    where = tmp_path / "run"
+    where.mkdir()
+    run = qemu.boot(where, fake(tmp_path, "ok"), qemu.Scenario(timeout=60, damage=damage))
+    assert run.lost == "" and (where / "go").read_text() == go
+    assert run.damage == (int(go.split()[2], 16) if damage else None)
 
 
 def gone(pid: int) -> bool:
@@ -241,3 +251,20 @@ def test_control(flow) -> None:  # type: ignore[no-untyped-def]
     assert verdict(bad, bad) == verdict(good, bad) == "FAIL"
     assert verdict(bad, lost) == "LOST"
     assert len(set(flow.VERDICTS.values())) == 4
+
+
+def test_scenario_line(tmp_path: Path) -> None:
+    """What either kernel did, also where a run has nothing to show."""
+    row = judge.Row(judge.NIC, True, 100, 1, 0, 2, 3)
+    rules = [judge.Rule(2, "in-flight DMA survives", judge.FAIL, "")]
+    cells = {"frames landed": "5 of 6, after the probe 3 of 4", "reads landed": "7, completion entries 7",
+             "vmcore": "opens, panic found"}
+    runs = {"unpatched": judge.Judgement("FAIL", "rule 2", 1.0, [row], rules, cells),
+            "patched": judge.Judgement("LOST", "QEMU ended (1) early", 1.0)}
+    control = judge.Rule(8, "the control fails", judge.PASS, "")
+    text = report.line("x", report.Report("9.8", "QEMU", qemu.Scenario(), runs, control, "LOST", "", []), 3.0)
+    assert text.splitlines() == [
+        "x                  LOST        3 s",
+        "    unpatched  FAIL (rule 2): 100 accesses, 1 aborted, 2 faulted, 3 misdirected; frames 5 of 6 "
+        "(3 of 4 after the probe), reads 7, vmcore opens",
+        "    patched    LOST: QEMU ended (1) early"]

@@ -246,6 +246,39 @@ def test_rule3_bypass_after_take_over(case: Case, iova: str, verdict: str) -> No
     assert case.judge().verdict == verdict
 
 
+def crashed_bypass(case: Case) -> None:
+    """As if the crashed kernel's domains were identity: what it let translate, it let bypass."""
+    taken: set[str] = set()
+    for at, line in enumerate(case.lines):
+        if case.time(line) > case.panic and (match := re.search(r"cfgi_ste streamid= (0x\w+)", line)):
+            taken.add(match[1])
+        match = re.match(r"(.*:)smmuv3_translate_success (\S+) sid=(0x\w+) iova=(0x\w+) translated=(0x\w+)", line)
+        if match and match[3] not in taken:
+            # The iova's low bits tell completion entries from doorbells, as the address's do
+            case.lines[at] = f"{match[1]}smmuv3_translate_bypass {match[2]} sid={match[3]} STE bypass iova:{match[5]} is_write=1\n"
+
+
+def test_crashed_kernel_let_bypass(case: Case) -> None:
+    completions = next(s["completions"] for s in case.trace()["streams"] if s["sid"] == judge.SLOW)
+    crashed_bypass(case)
+    assert next(s["completions"] for s in case.trace()["streams"] if s["sid"] == judge.SLOW) == completions
+    judgement = case.judge()
+    assert judgement.verdict == "PASS", judgement.rules
+    assert "bypassed accesses" in rule(judgement, 1).detail
+    assert next(row for row in judgement.rows if row.sid == judge.NIC).translated == 0
+
+
+@pytest.mark.parametrize(("event", "number"), [
+    ("smmuv3_translate_abort smmuv3-iommu-memory-region-8-1 sid=0x8 abort on iova:0x0 is_write=0", 2),
+    ("smmuv3_translate_disable smmuv3-iommu-memory-region-8-1 sid=0x8 bypass (smmu disabled) iova:0x1000 is_write=1", 2),
+    ("smmuv3_translate_bypass smmuv3-iommu-memory-region-8-1 sid=0x8 STE bypass iova:{crash:#x} is_write=1", 3),
+])
+def test_crashed_kernel_let_bypass_control(case: Case, event: str, number: int) -> None:
+    crashed_bypass(case)
+    case.insert(case.find("bypass .* sid=0x8 STE"), event.format(crash=case.memory[0][0] + 0x1000))
+    assert failed(case.judge()) == [number]
+
+
 def test_rule3_doorbell(case: Case) -> None:
     at = case.find("sid=0x18 iova")
     case.lines[at] = re.sub(r"translated=0x\w+", f"translated={judge.DOORBELL:#x}", case.lines[at])
@@ -279,6 +312,24 @@ def test_rule4_gbpa_at_shutdown(case: Case) -> None:
     assert failed(judgement) == [4] and "GBPA" in rule(judgement, 4).detail
 
 
+def test_rule4_raw_after_the_shutdown(case: Case) -> None:
+    case.insert(len(case.lines) - 1, "smmuv3_translate_disable smmuv3-iommu-memory-region-8-1 sid=0x8 "
+                "bypass (smmu disabled) iova:0x1000 is_write=1")
+    judgement = case.judge()
+    assert failed(judgement) == [4] and "1 raw accesses" in rule(judgement, 4).detail
+
+
+def test_rule4_never_stopped(case: Case) -> None:
+    """A device without a driver: that GBPA aborts is seen on its accesses, or not at all."""
+    case.lines = [line for line in case.lines if "sid=0x8 " not in line or case.time(line) < case.trace()["probe"]]
+    case.lines = [line for line in case.lines if not ("streamid= 0x8\n" in line and case.time(line) > case.panic)]
+    assert rule(case.judge(), 4).status == judge.INVALID
+    case.insert(len(case.lines) - 1, "smmuv3_translate_abort smmuv3-iommu-memory-region-8-1 sid=0x8 abort on "
+                "iova:0x0 is_write=0")
+    assert rule(case.judge(), 4).status == judge.PASS
+    assert "1 accesses of NIC 0x8, which no driver stopped" in rule(case.judge(), 4).detail
+
+
 def test_rule5_a_frame_is_missing(case: Case) -> None:
     evidence = case.evidence()
     probed, due = judge.expected_frames(evidence)
@@ -293,6 +344,16 @@ def test_rule5_only_what_was_due(case: Case) -> None:
     evidence = case.evidence()
     _, due = judge.expected_frames(evidence)
     evidence.frames = set(due)
+    assert judge.judge(evidence).verdict == "PASS"
+
+
+def test_rule5_until_makedumpfile(case: Case) -> None:
+    """What lands while the vmcore is written may be in it or not."""
+    evidence = case.evidence()
+    _, due = judge.expected_frames(evidence)
+    evidence.frames = set(due[:-1])
+    assert failed(judge.judge(evidence)) == [5]
+    evidence.saving = evidence.sent[due[-1]]
     assert judge.judge(evidence).verdict == "PASS"
 
 
@@ -311,6 +372,22 @@ def test_rule5_a_read_is_missing(case: Case) -> None:
     assert evidence.reads
     evidence.reads.pop()
     assert failed(judge.judge(evidence)) == [5]
+
+
+def test_rule5_reads_in_flight(case: Case) -> None:
+    """A reset finishes at once what is in flight; one by one they had come before."""
+    disk = re.compile(r"sid=0x10 .*iova=0x\w+0 ")
+    while (evidence := case.evidence()) and next(s for s in evidence.trace["streams"] if s["sid"] == judge.SLOW)["drained"]:
+        hits = [at for at, line in enumerate(case.lines) if disk.search(line) and case.time(line) > case.panic]
+        del case.lines[next(b for a, b in zip(hits, hits[1:]) if case.time(case.lines[b]) - case.time(case.lines[a]) < 0.02)]
+    evidence.need_reads = True
+    assert rule(judge.judge(evidence), 5).status == judge.INVALID
+    at = case.find(disk.pattern)
+    case.lines.insert(at, case.lines[at])
+    evidence = case.evidence()
+    evidence.need_reads = True
+    assert "1 of them at once" in rule(judge.judge(evidence), 5).detail
+    assert judge.judge(evidence).verdict == "PASS"
 
 
 def test_rule5_nothing_due(case: Case) -> None:
@@ -353,6 +430,25 @@ def test_rule7_allowed_needs_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judge, "ALLOWED", ((r"at drivers/a\.c", "known"),))
     assert judge.scan(CONSOLE + "WARNING: at drivers/a.c:1\n").status == judge.PASS
     assert judge.scan(CONSOLE + "WARNING: at drivers/b.c:1\n").status == judge.FAIL
+
+
+WRITTEN = "smmu_kdump_test: L1 descriptor 5: 0x0000000000000000 becomes 0x0000000080000009\n"
+FOUND = "arm-smmu-v3 9050000.smmuv3: kdump: bad L1 descriptor for StreamID 0x500: 0x0000000080000009, cut off\n"
+
+
+@pytest.mark.parametrize(("before", "after", "status"), [
+    (WRITTEN, FOUND, judge.PASS), (WRITTEN, "", judge.INVALID), ("", FOUND, judge.INVALID),
+    (WRITTEN + FOUND, "", judge.INVALID), (WRITTEN, FOUND.replace("8000", "9000"), judge.INVALID),
+])
+def test_rule9_damage(case: Case, before: str, after: str, status: str) -> None:
+    evidence = case.evidence()
+    boot, panic = CONSOLE[:len(CONSOLE) // 2], "Kernel panic - not syncing: sysrq triggered crash\n"
+    evidence.console = boot + before + panic + boot + after
+    assert judge.judge(evidence).rule(9) is None
+    evidence.damage = 0x80000009
+    judgement = judge.judge(evidence)
+    assert rule(judgement, 9).status == status
+    assert judgement.verdict == ("PASS" if status == judge.PASS else "INVALID")
 
 
 # --- a trace that cannot be read is an error, not a pass
