@@ -12,7 +12,7 @@ PYTHON ?= /usr/bin/python3
 crash-test:	## fetch, patch, build, crash, judge: unpatched beside patched
 	@$(PYTHON) tools/crash
 
-scenarios:	## the crash test in every scenario of configs/, two lines a scenario [BASE=]
+scenarios:	## the crash test in every scenario of configs/ [BASE=]
 	@$(PYTHON) tools/crash scenarios
 
 check:		## the tests: host tools and one crash test on the default base
