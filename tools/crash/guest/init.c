@@ -112,8 +112,16 @@ static void say(const char *fmt, ...)
 	dprintf(STDOUT_FILENO, "crash-test: %.*s", len, line);
 }
 
+/*
+ * The kernel says "Power down" between the SMMU's shutdown and the machine's. Hold
+ * it there for a while, in which DMA of a device that nobody stopped meets GBPA.
+ */
 static void power_off(void)
 {
+	int fd = open("/proc/sys/kernel/printk_delay", O_WRONLY);
+
+	if (fd >= 0 && write(fd, "100", 3) == 3)
+		close(fd);
 	sync();
 	reboot(RB_POWER_OFF);
 	for (;;)
