@@ -209,7 +209,7 @@ def parse(log: str) -> Result:
 
 
 def boot(image: Path, directory: Path, glob: str, args: Sequence[str] = (), memory: str = "1G",
-         progress: Callable[[str], None] = lambda text: None, limit: float = LIMIT_S) -> Result:
+         machine: Sequence[str] = (), progress: Callable[[str], None] = lambda text: None, limit: float = LIMIT_S) -> Result:
     """Boot a test kernel for its unit tests; console.log is left in the directory."""
     qemu, _ = emulator.find()
     console = directory / "console.log"
@@ -217,7 +217,7 @@ def boot(image: Path, directory: Path, glob: str, args: Sequence[str] = (), memo
                f"kunit.filter_glob={glob}", "kunit_shutdown=poweroff", *args]
     command = [*qemu, "-M", "virt,gic-version=3", "-cpu", "cortex-a57", "-smp", "2", "-m", memory, "-nodefaults",
                "-display", "none", "-monitor", "none", "-no-reboot", "-serial", "stdio", "-kernel", str(image),
-               "-append", " ".join(cmdline)]
+               "-append", " ".join(cmdline), *machine]
     deadline = time.monotonic() + limit
     lost = ""
     done = failed = total = 0

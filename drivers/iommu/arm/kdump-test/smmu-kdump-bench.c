@@ -18,7 +18,7 @@
 
 #include "../arm-smmu-v3/arm-smmu-v3.h"
 
-#define BENCH_RUNS		15
+#define BENCH_RUNS		5
 #define BENCH_SID_BITS		16
 #define BENCH_ASIDS		SZ_32K	/* so that the crash kernel has enough left */
 #define BENCH_L1_SIZE		(sizeof(struct arm_smmu_strtab_l1) << \
@@ -154,13 +154,15 @@ static void bench_one(struct kunit *test, struct bench *b, unsigned int streams,
 	s64 read[BENCH_RUNS], adopt[BENCH_RUNS];
 	int i, level = console_loglevel;
 
-	/* The serial line is not what is measured */
+	/* The serial line is not what is measured, but must print the result before */
+	pr_flush(1000, true);
 	console_loglevel = CONSOLE_LOGLEVEL_SILENT;
 	/* The first of each warms up and is overwritten; in turns, as loads vary */
 	for (i = -1; i < BENCH_RUNS; i++) {
 		read[max(i, 0)] = bench_read(test, streams, stride);
 		adopt[max(i, 0)] = bench_adopt(test, b);
 	}
+	pr_flush(1000, true);
 	console_loglevel = level;
 
 	kunit_info(test, "bench: streams=%u stride=%zu bytes=%zu read_ns=%lld adopt_ns=%lld\n",
