@@ -182,14 +182,10 @@ static void bench_stride(struct kunit *test, size_t stride)
 		bench_one(test, b, streams[i], stride);
 }
 
-static void smmu_kdump_bench_packed(struct kunit *test)
+static void smmu_kdump_bench_adopt(struct kunit *test)
 {
 	bench_stride(test, sizeof(struct arm_smmu_cd));
-}
-
-/* As the driver allocates them, each in a page of its own */
-static void smmu_kdump_bench_paged(struct kunit *test)
-{
+	/* As the driver allocates them, each in a page of its own */
 	bench_stride(test, SZ_4K);
 }
 
@@ -234,8 +230,7 @@ static void smmu_kdump_bench_exit(struct kunit *test)
 }
 
 static struct kunit_case smmu_kdump_bench_cases[] = {
-	KUNIT_CASE_SLOW(smmu_kdump_bench_packed),
-	KUNIT_CASE_SLOW(smmu_kdump_bench_paged),
+	KUNIT_CASE_SLOW(smmu_kdump_bench_adopt),
 	{},
 };
 
