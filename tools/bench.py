@@ -5,7 +5,7 @@
               counted in instructions, of which an emulated processor gives the same number every
               time; its clock would show what else the machine was doing, and its TLB
     memory    of the crash kernel, unpatched and patched, in one crash test
-    size      of the driver's object, with and without CONFIG_CRASH_DUMP
+    size      of the driver's object, with and without CONFIG_CRASH_DUMP; prereq/ does not count
 
 Exit codes: 0 within the goals, 1 not, 2 usage, 3 environment, 5 LOST, 130 interrupted.
 """
@@ -13,6 +13,7 @@ Exit codes: 0 within the goals, 1 not, 2 usage, 3 environment, 5 LOST, 130 inter
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -70,6 +71,9 @@ class Size:
     @property
     def total(self) -> int:
         return self.text + self.data + self.bss
+
+
+PARTS = tuple(part.name for part in dataclasses.fields(Size))
 
 
 def times(log: str) -> list[Time]:
@@ -134,31 +138,49 @@ def measure_memory(base: str) -> dict[str, Memory]:
     return found
 
 
+def own(queue: list[Path]) -> list[tuple[int, int]]:
+    """The stretches of the queue that are the series itself, as numbers of patches before and after each."""
+    count, found = 0, []
+    for prereq, patches in itertools.groupby(queue, key=lambda patch: patch.parent.name == "prereq"):
+        before, count = count, count + len(list(patches))
+        if not prereq:
+            found.append((before, count))
+    return found
+
+
 def measure_sizes(base: str) -> dict[str, dict[str, Size]]:
-    """Of the object as users build it, without the unit tests."""
+    """Of the object as users build it, without the unit tests; what prereq/ adds is not the series'."""
     store = Store(base)
-    obj = store.here / "obj-bench"
-    log = obj.with_suffix(".log")
-    found: dict[str, dict[str, Size]] = {}
+    queue = store.queue()
     with store.lock():
         source = store.source()
-        commits = {"unpatched": source, "patched": store.apply(source, store.queue())}
-    for which, commit in commits.items():
-        found[which] = {}
-        for crash_dump in ("y", "n"):
-            off = {"CONFIG_KUNIT": "n", "CONFIG_ARM_SMMU_V3_KUNIT_TEST": "n"}
-            off |= {"CONFIG_CRASH_DUMP": "n", "CONFIG_PROC_VMCORE": "n"} if crash_dump == "n" else {}
-            lines = [line for line in kernel.fragments().splitlines() if line.split("=")[0] not in off]
-            wanted = "\n".join([*lines, *(f"{name}={value}" for name, value in off.items())]) + "\n"
-            with store.lock(), kernel.objects(obj), stage(f"building the object of {base} {which} CRASH_DUMP={crash_dump}") as step:
-                store.check_out(commit)
-                log.write_text("")
-                kernel.configure(step, store, obj, wanted, log)
-                cmd, env = kernel.make(store, obj, OBJECT)
-                kernel.run_make(step, cmd, env, log, 0)
-                words = run([f"{kernel.CROSS}size", obj / OBJECT]).stdout.splitlines()[1].split()
-            found[which][crash_dump] = Size(*map(int, words[:3]))
+        commits = {count: store.apply(source, queue[:count]) if count else source
+                   for count in sorted({0, *itertools.chain(*own(queue))})}
+    found: dict[str, dict[str, Size]] = {"unpatched": {}, "patched": {}}
+    for crash_dump in ("y", "n"):
+        sizes = {count: measure_size(store, commit, crash_dump, f"{count} patches") for count, commit in commits.items()}
+        grown = [Size(*(getattr(sizes[after], part) - getattr(sizes[before], part) for part in PARTS))
+                 for before, after in own(queue)]
+        found["unpatched"][crash_dump] = sizes[0]
+        found["patched"][crash_dump] = Size(*(sum(getattr(size, part) for size in (sizes[0], *grown)) for part in PARTS))
     return found
+
+
+def measure_size(store: Store, commit: str, crash_dump: str, what: str) -> Size:
+    obj = store.here / "obj-bench"
+    log = obj.with_suffix(".log")
+    off = {"CONFIG_KUNIT": "n", "CONFIG_ARM_SMMU_V3_KUNIT_TEST": "n"}
+    off |= {"CONFIG_CRASH_DUMP": "n", "CONFIG_PROC_VMCORE": "n"} if crash_dump == "n" else {}
+    lines = [line for line in kernel.fragments().splitlines() if line.split("=")[0] not in off]
+    wanted = "\n".join([*lines, *(f"{name}={value}" for name, value in off.items())]) + "\n"
+    with store.lock(), kernel.objects(obj), stage(f"the object with {what}, CRASH_DUMP={crash_dump}") as step:
+        store.check_out(commit)
+        log.write_text("")
+        kernel.configure(step, store, obj, wanted, log)
+        cmd, env = kernel.make(store, obj, OBJECT)
+        kernel.run_make(step, cmd, env, log, 0)
+        words = run([f"{kernel.CROSS}size", obj / OBJECT]).stdout.splitlines()[1].split()
+    return Size(*map(int, words[:3]))
 
 
 def table(base: str, measured: list[Time], used: dict[str, Memory], sizes: dict[str, dict[str, Size]]) -> str:
@@ -175,9 +197,9 @@ def table(base: str, measured: list[Time], used: dict[str, Memory], sizes: dict[
     out += ["", f"{'memory of the crash kernel, KiB':<34} {'unpatched':>10} {'patched':>10} {'change':>8}",
             f"{'MemAvailable':<34} {old.available:>10} {new.available:>10} {new.available - old.available:>+8}",
             f"{'queues that the driver allocated':<34} {old.queues:>10} {new.queues:>10} {new.queues - old.queues:>+8}",
-            "", f"{'size of arm-smmu-v3.o, bytes':<34} {'unpatched':>10} {'patched':>10} {'change':>8}"]
+            "", f"{'arm-smmu-v3.o, bytes':<34} {'unpatched':>10} {'patched':>10} {'change':>8}"]
     for crash_dump in ("y", "n"):
-        for part in ("text", "data", "bss"):
+        for part in PARTS:
             before, after = (getattr(sizes[which][crash_dump], part) for which in ("unpatched", "patched"))
             out.append(f"{f'CRASH_DUMP={crash_dump}, {part}':<34} {before:>10} {after:>10} {after - before:>+8}")
     return "\n".join(out) + "\n"

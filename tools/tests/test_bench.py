@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import TOP
@@ -61,6 +62,11 @@ def test_memory() -> None:
 def test_sizes() -> None:
     sizes = {**SIZES, "patched": {**SIZES["patched"], "n": Size(90, 14, 1)}}
     assert "4 bytes" in bench.judge(bench.times(LOG), USED, sizes)[0]
+
+
+def test_what_prereq_adds_is_not_the_series() -> None:
+    queue = [Path(name) for name in ("q/1", "q/2", "q/prereq/1", "q/3")]
+    assert bench.own(queue) == [(0, 2), (3, 4)]
 
 
 def test_the_table() -> None:
