@@ -39,7 +39,7 @@ import sparse
 from common import ENVIRONMENT, FAIL, LOST, PASS, USAGE, Err, Stage, cache_dir, main, run, stage
 from tree import Rejected, Store, digest
 
-VERSION = "2"                   # of what is done below; results of another version are not used
+VERSION = "3"                   # of what is done below; results of another version are not used
 KEEP = 12                       # reports of one base that are kept
 DRIVER = "drivers/iommu/arm/arm-smmu-v3"
 FILES = tuple(f"{DRIVER}/{name}" for name in ("arm-smmu-v3.c", "arm-smmu-v3.h", "arm-smmu-v3-test.c"))
@@ -64,13 +64,13 @@ EXCEPTIONS = {
 SEED = """
 extern asmlinkage void start_kernel(void);
 static void gate_unused(void) { }
-void gate_control(void __iomem *reg)
+void gate_control(void __iomem *reg, void *freed)
 {
 \tint only_set;
 
 \tonly_set = *(int *)reg;
-\tif (reg != NULL)
-\t\tkfree((void *)reg);
+\tif (freed != NULL)
+\t\tkfree(freed);
 \tstart_kernel();
 }
 """
@@ -185,7 +185,7 @@ class Gate:
             if isinstance(self.sparse, Err):
                 return Outcome(env=self.sparse.cause)
             checker = self.sparse
-        key = digest(VERSION, name, self.tree_of(commit), self.wanted(name), self.compiler, checker, SEED)
+        key = digest(VERSION, name, self.tree_of(commit), self.wanted(name), self.compiler, checker)
         return self.remember(key, lambda: self._compile(commit, name, checker, step), lambda outcome: not outcome.env)
 
     def _compile(self, commit: str, name: str, checker: str, step: Stage) -> Outcome:
@@ -302,7 +302,8 @@ class Gate:
                     messages.append(f"{name}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
                 else:
                     ran += 1
-                messages += [f"{name}: {gist(line)}" for line in done.stdout.splitlines() if line.strip()]
+                # Many print the place as a diff as well, whose lines are no messages.
+                messages += [f"{name}: {gist(line)}" for line in done.stdout.splitlines() if re.match(r"\S+\.[ch]:\d+", line)]
         return Outcome(messages) if ran else Outcome(env="not one semantic patch ran: " + "; ".join(messages[:2]))
 
     # The unit tests.
