@@ -1,88 +1,71 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """make check: the tests of the host tools, the driver's unit tests and one crash test; their counts in one last line.
 
-Base and scenario are the default ones, whatever .config says; BASE=, KSRC= and CONFIG=
-choose others. Unit tests and crash test count as many tests as their reports have. One that
-could not run or proved nothing is neither passed nor failed; then the exit code tells what
-happened.
+Base and scenario are the default ones, whatever .config says; BASE=, KSRC= and CONFIG= choose
+others. A part that could not run or proved nothing is neither passed nor failed; then the exit
+code tells what happened.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from xml.etree import ElementTree
 
-import bases
-import deps
-from common import ENVIRONMENT, FAIL, INVALID, LOST, PASS, TOP, cache_dir, main, say
+from .common import PASS, TOP, Err, say
+from .crash import test
+from .kernel import kunit
+from .queue import bases, config, deps
+from .results import Report, Result, Status, count, counted, from_junit, run_directory, worst
 
-NAMES = {ENVIRONMENT: "ENVIRONMENT", INVALID: "INVALID", LOST: "LOST"}
+UNTRIED = {Status.ENVIRONMENT, Status.INVALID, Status.LOST}
 
 
-def counts(junit: Path) -> Counter[str]:
-    """How many cases of a JUnit file passed, failed and were skipped."""
-    found: Counter[str] = Counter()
-    for case in ElementTree.parse(junit).iter("testcase"):
-        tags = {child.tag for child in case}
-        found["failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"] += 1
+def host_tests(where: Path) -> list[Result]:
+    junit = where / "pytest.xml"
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={junit}",
+                           TOP / "tools" / "tests"], cwd=TOP)
+    found = from_junit(junit, "pytest") if junit.exists() else []
+    if done.returncode and not count(found)[Status.FAIL]:
+        found.append(Result("pytest", "the run", Status.FAIL, f"pytest ended with {done.returncode}"))
     return found
 
 
-def host_tests() -> tuple[int, Counter[str]]:
-    junit = cache_dir("check") / "pytest.xml"
-    junit.unlink(missing_ok=True)
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={junit}",
-                           TOP / "tools" / "tests"], cwd=TOP)
-    found = counts(junit) if junit.exists() else Counter[str]()
-    if done.returncode and not found["failed"]:
-        say(f"pytest ended with {done.returncode}")
-        found["failed"] += 1
-    return (FAIL if found["failed"] else PASS), found
+def part(name: str, run: Callable[[], tuple[Report, Path]]) -> list[Result]:
+    """What a verb reports. An Err that says the environment is at fault is its only result."""
+    try:
+        report, directory = run()
+    except Err as err:
+        say(f"error: {err.cause}" + (f"\n  next: {err.next_step}" if err.next_step else ""))
+        status = next((status for status in UNTRIED if status.code == err.code), Status.FAIL)
+        return [Result(name, "the run", status, err.cause)]
+    report.show(directory)
+    if report.verdict in UNTRIED:
+        return [Result(name, "the run", report.verdict, report.why)]
+    return report.results
 
 
-def tool(name: str, script: str) -> tuple[int, Counter[str]]:
-    """Run a verb's tool and count what its JUnit report has."""
-    env = {"BASE": bases.default().name, "CONFIG": "default_defconfig",
-           **{name: value for name, value in os.environ.items() if value}}
-    reports = cause = ""
-    with subprocess.Popen([sys.executable, TOP / "tools" / script], cwd=TOP, env=env, text=True, errors="replace",
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
-        assert child.stdout
-        for line in child.stdout:
-            print(line, end="", flush=True)
-            if match := re.match(r"reports in (.+)", line):
-                reports = match[1]
-            if match := re.match(r"(?:error: |(?:INVALID|LOST): ?)(.+)", line):
-                cause = match[1]
-    code = child.returncode
-    if code in NAMES:
-        print(f"{NAMES[code]}: {cause or 'see above'}", flush=True)
-        return code, Counter()
-    junit = Path(reports) / "junit.xml" if reports else None
-    found = counts(junit) if junit and junit.exists() else Counter[str]()
-    if (code == PASS) == bool(found["failed"]) or not found:
-        say(f"{name} ended with {code}, and its report counts {dict(found)}")
-        found["failed"] += 1
-    return (FAIL if found["failed"] else PASS), found
+def crash() -> tuple[Report, Path]:
+    crashed = test.crash_test(config.load())
+    return crashed.report, crashed.directory
 
 
-def check() -> int:
+def main() -> int:
+    """make check"""
     deps.need("tests", "config", "archive", "tree", "kernel", "guest", "qemu", "vmcore")
-    code, total = host_tests()
-    for name, script in (("the unit tests", "kunit.py"), ("the crash test", "crash")):
-        ended, more = tool(name, script)
-        total += more
-        # What happened to a later one says more than a failed host test does.
-        code = ended or code
-    skipped = f", {total['skipped']} skipped" if total["skipped"] else ""
-    print(f"{total['passed']} passed, {total['failed']} failed{skipped}", flush=True)
-    return code
-
-
-if __name__ == "__main__":
-    main(check)
+    where = run_directory("check", "all")
+    found = host_tests(where)
+    os.environ["BASE"] = os.environ.get("BASE") or bases.default().name
+    os.environ["CONFIG"] = os.environ.get("CONFIG") or "default_defconfig"
+    found += part("kunit", lambda: kunit.kunit(os.environ["BASE"]))
+    found += part("crash-test", crash)
+    untried = [result for result in found if result.status in UNTRIED]
+    judged = [result for result in found if result.status not in UNTRIED]
+    report = Report("check", "all", found)
+    report.text = "\n".join([*(f"{result.status}: {result.suite}: {result.detail}" for result in untried), counted(judged)])
+    report.write(where)
+    print(f"reports in {where}\n\n{report.text}", flush=True)
+    # What kept a part from being judged says more than a failure does.
+    return worst(untried).code if untried else worst(judged).code if judged else PASS

@@ -13,9 +13,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import archive
-import deps
-from common import TOP, Err, cache_dir, run, stage
+from ..common import TOP, Err, cache_dir, run, stage
+from ..queue import archive, deps
 
 HERE = Path(__file__).resolve().parent
 CROSS = "aarch64-linux-gnu-"

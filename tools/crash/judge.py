@@ -2,52 +2,37 @@
 """The rules (Documentation/crash-test.rst) over what one run left behind.
 
 The judge reads QEMU's trace, the vmcore and the console. Of what the guest says it uses
-only the times of the panic and of the shutdown, the addresses of its own buffers, and
-whether its own programs failed.
+only the times of the panic and of the shutdown, the addresses of its own buffers, its free
+memory, and whether its own programs failed.
+
+The trace reader (trace.c) decides where each access stands: before the panic, in the window, on
+the adopted table, after its StreamID's take-over, after the shutdown. It also decides what each
+single access is: of the crashed kernel's DMA, a completion entry, into the crash kernel's memory
+or not. It counts. What the counts mean, and which StreamIDs are watched, is decided here.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import qemu
-from common import Err
-from vmcore import Vmcore
+from .. import machine
+from ..common import TOP, run
+from ..results import Result, Status, worst
+from .scenario import DEVICES, NIC, SLOW, TRACE, Scenario
+from .workload import Run
 
-NIC, SLOW = 0x8, 0x10
 DOORBELL = 0x8090040            # GITS_TRANSLATER of QEMU's virt machine
 PANIC_TEXT = "sysrq triggered crash"
 MIN_TRANSLATIONS = 32
-IN_FLIGHT = 2                   # frames that may not have reached the card; see qemu.Sender
+IN_FLIGHT = 2                   # frames that may not have reached the card; see workload.Sender
 RING_MARGIN = 128               # descriptors that may have been used up since the guest looked
-
-PASS, FAIL, INVALID, SKIPPED = "pass", "fail", "invalid", "skipped"
-
-REGISTERS = {0x20: "CR0", 0x28: "CR1", 0x2c: "CR2", 0x44: "GBPA", 0x80: "STRTAB_BASE",
-             0x84: "STRTAB_BASE", 0x88: "STRTAB_BASE_CFG", 0x90: "CMDQ_BASE"}
-
-# Rule 7: what no kernel log may have ...
-DENIED = re.compile(
-    r"WARNING:|\bBUG\b|\bOops\b|Internal error|Unable to handle kernel|"
-    r"\bK[AC]SAN\b|\bKFENCE\b|\bUBSAN\b|soft lockup|hard LOCKUP|hung_task|blocked for more than|"
-    r"detected stalls?|self-detected stall|possible circular locking|suspicious RCU usage|"
-    r"scheduling while atomic|sleeping function called|------------\[ cut here \]")
-# ... but for these: (pattern, reason)
-ALLOWED: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass
-class Rule:
-    number: int
-    name: str
-    status: str
-    detail: str
+QUEUE_ENTRY = {"cmdq": 16, "evtq": 32, "priq": 16}     # bytes
 
 
 @dataclass
@@ -64,47 +49,63 @@ class Row:
 
 @dataclass
 class Judgement:
-    verdict: str                # PASS, FAIL, INVALID or LOST
-    why: str
+    """One run: a result for each rule, or the one that says why there are none."""
+    results: list[Result]
     seconds: float
     rows: list[Row] = field(default_factory=list)
-    rules: list[Rule] = field(default_factory=list)
-    cells: dict[str, str] = field(default_factory=dict)     # the table's other rows
+    figures: dict[str, Any] = field(default_factory=dict)   # what the rules counted, and the crash kernel's memory
     trace: dict[str, Any] = field(default_factory=dict)
 
-    def rule(self, number: int) -> Rule | None:
-        return next((rule for rule in self.rules if rule.number == number), None)
+    @property
+    def verdict(self) -> Status:
+        return worst(self.results)
+
+    @property
+    def why(self) -> str:
+        """The rules that gave the verdict, or what happened to the machine."""
+        bad = [result for result in self.results if result.status is self.verdict is not Status.PASS]
+        rules = [result.name.removeprefix("rule ").partition(":")[0] for result in bad if result.name.startswith("rule ")]
+        return f"rule{'s' if len(rules) > 1 else ''} {', '.join(rules)}" if rules else bad[0].detail if bad else ""
+
+    def rule(self, number: int) -> Result | None:
+        return next((result for result in self.results if result.name.startswith(f"rule {number}:")), None)
 
 
 @dataclass
 class Evidence:
     """What the rules are judged on; the tests make these by hand."""
+    scenario: Scenario
     trace: dict[str, Any]               # of the trace reader
+    which: str = "patched"
     sent: list[float] = field(default_factory=list)     # frame number -> time
     panic: float = 0.0
     saving: float | None = None         # when makedumpfile was started
     ring: int = 4095                    # receive descriptors that were free at the panic
     frames: set[int] | None = None      # in the vmcore; None: there is no vmcore
     reads: set[int] | None = None       # whose data is in the vmcore and was not complete before
-    need_reads: bool = False            # some must be in flight when their disk is reset
     damage: int | None = None           # the value of the L1 descriptor that was damaged
     vmcore: str = ""                    # what is wrong with the vmcore, or ""
     console: str = ""
+    available_kib: int | None = None    # MemAvailable of the crash kernel
+    control: Judgement | None = None    # of the unpatched kernel, when the patched one is judged
+
+
+Found = tuple[Status, str, Mapping[str, Any]]   # status, what to say, figures
 
 
 def read_trace(reader: Path, path: Path, panic: float, shutdown: float,
                crash_memory: list[tuple[int, int]]) -> dict[str, Any]:
     """What the trace reader says; ValueError when it does not understand the trace."""
     ranges = [f"{start:#x}-{end:#x}" for start, end in crash_memory]
-    done = subprocess.run([reader, path, f"{panic:.6f}", f"{shutdown:.6f}", hex(DOORBELL), *ranges],
-                          capture_output=True, text=True)
+    done = run([reader, path, f"{panic:.6f}", f"{shutdown:.6f}", hex(DOORBELL), *ranges], check=False)
     if done.returncode:
         raise ValueError(done.stderr.strip() or f"the trace reader died ({done.returncode})")
-    return json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def _total(stream: dict[str, Any], phases: str, *counts: str) -> int:
-    return sum(stream[phase][count] for phase in phases.split() for count in counts)
+    return sum(int(stream[phase][count]) for phase in phases.split() for count in counts)
 
 
 OLD, ALL = "window adopted", "window adopted taken"
@@ -112,7 +113,7 @@ OLD, ALL = "window adopted", "window adopted taken"
 
 def _identity(stream: dict[str, Any]) -> bool:
     """The crashed kernel let this stream bypass by its STE: that it goes on so is survival."""
-    return stream["before"]["bypassed"] > 0 and not stream["before"]["translated"]
+    return bool(stream["before"]["bypassed"]) and not stream["before"]["translated"]
 
 
 def _faults(stream: dict[str, Any], phases: str) -> int:
@@ -128,34 +129,34 @@ def rows(trace: dict[str, Any]) -> list[Row]:
                   _total(stream, ALL, "bypassed", "disabled"), _faults(stream, ALL),
                   _total(stream, ALL, "misdirected"))
         busy = row.in_flight or any((row.aborted, row.bypassed, row.faulted, row.misdirected))
-        if busy or row.sid in qemu.DEVICES:
+        if busy or row.sid in DEVICES:
             found.append(row)
     return found
 
 
 def _name(sid: int) -> str:
-    return f"{qemu.DEVICES.get(sid, 'StreamID')} {sid:#x}"
+    return f"{DEVICES.get(sid, 'StreamID')} {sid:#x}"
 
 
-def _translations(trace: dict[str, Any]) -> Rule:
+def dma_was_in_flight(evidence: Evidence) -> Found:
+    trace = evidence.trace
     each = {s["sid"]: _total(s, OLD, "bypassed" if _identity(s) else "translated")
             for s in trace["streams"]}
     total = sum(each.values())
     said = ", ".join(f"{_name(sid)} {count}" for sid, count in sorted(each.items()) if count)
-    enough = total >= MIN_TRANSLATIONS and trace["probe"] is not None
     bypasses = any(map(_identity, trace["streams"]))
     detail = f"{total} {'bypassed accesses' if bypasses else 'translations'} between panic and take-over"
     detail += f" ({said})" if said else ""
     if trace["probe"] is None:
-        detail += "; no crash kernel ever wrote the SMMU's registers"
-    elif total < MIN_TRANSLATIONS:
-        detail += f", fewer than {MIN_TRANSLATIONS}: nothing was proved"
-    return Rule(1, "DMA was in flight", PASS if enough else INVALID, detail)
+        return Status.INVALID, detail + "; no crash kernel ever wrote the SMMU's registers", {}
+    if total < MIN_TRANSLATIONS:
+        return Status.INVALID, detail + f", fewer than {MIN_TRANSLATIONS}: nothing was proved", {}
+    return Status.PASS, detail, {}
 
 
-def _survival(trace: dict[str, Any]) -> Rule:
+def in_flight_dma_survives(evidence: Evidence) -> Found:
     hurt = []
-    watched = [s for s in trace["streams"] if s["first_dma"] is not None]
+    watched = [s for s in evidence.trace["streams"] if s["first_dma"] is not None]
     for stream in sorted(watched, key=lambda s: s["sid"]):
         aborted = _total(stream, OLD, "aborted")
         bypassed = _total(stream, OLD, *(("disabled",) if _identity(stream) else ("bypassed", "disabled")))
@@ -168,16 +169,15 @@ def _survival(trace: dict[str, Any]) -> Rule:
             hurt.append(f"{_name(stream['sid'])}: taken over while it was busy, {stream['late']} "
                         "accesses failed before its driver came")
     if hurt:
-        return Rule(2, "in-flight DMA survives", FAIL, "; ".join(hurt))
+        return Status.FAIL, "; ".join(hurt), {}
     count = len(watched)
-    return Rule(2, "in-flight DMA survives", PASS,
-                f"no abort, bypass or event for {count} stream{'s' if count != 1 else ''} in flight"
-                + (", whose STEs are bypass" if any(map(_identity, watched)) else ""))
+    return Status.PASS, (f"no abort, bypass or event for {count} stream{'s' if count != 1 else ''} in flight"
+                         + (", whose STEs are bypass" if any(map(_identity, watched)) else "")), {}
 
 
-def _direction(trace: dict[str, Any]) -> Rule:
+def nothing_is_misdirected(evidence: Evidence) -> Found:
     wrong = []
-    for stream in sorted(trace["streams"], key=lambda s: s["sid"]):
+    for stream in sorted(evidence.trace["streams"], key=lambda s: s["sid"]):
         before, after = _total(stream, OLD, "misdirected"), stream["taken"]["misdirected"]
         for count, what in ((before, "old translations into the crash kernel's memory"),
                             (after, "new translations outside the crash kernel's memory")):
@@ -186,17 +186,17 @@ def _direction(trace: dict[str, Any]) -> Rule:
         example = stream.get("example")
         if example:
             wrong[-1] += f", first {example['iova']:#x} -> {example['addr']:#x}"
-    return Rule(3, "nothing is misdirected", FAIL if wrong else PASS, "; ".join(wrong) or
-                "old streams stay out of the crash kernel's memory, new ones in it")
+    if wrong:
+        return Status.FAIL, "; ".join(wrong), {}
+    return Status.PASS, "old streams stay out of the crash kernel's memory, new ones in it", {}
 
 
-def _registers(trace: dict[str, Any]) -> Rule:
-    name = "register discipline"
+def register_discipline(evidence: Evidence) -> Found:
+    trace = evidence.trace
     wrong = []
     if trace["cleared_smmuen"]:
         wrong.append(f"SMMUEN cleared {trace['cleared_smmuen']} times before the shutdown")
-    for key, register in (("wrote_strtab", "STRTAB_BASE(_CFG)"), ("wrote_cr1", "CR1"),
-                          ("wrote_cr2", "CR2")):
+    for key, register in (("wrote_strtab", "STRTAB_BASE(_CFG)"), ("wrote_cr1", "CR1"), ("wrote_cr2", "CR2")):
         if trace[key]:
             wrong.append(f"{register} written {trace[key]} times while SMMUEN = 1")
     if trace["ended"] and not trace["ended_aborting"]:
@@ -206,9 +206,9 @@ def _registers(trace: dict[str, Any]) -> Rule:
             wrong.append(f"{_name(stream['sid'])}: {stream['end']['disabled']} raw accesses once the "
                          "shutdown had disabled the SMMU")
     if wrong:
-        return Rule(4, name, FAIL, "; ".join(wrong))
+        return Status.FAIL, "; ".join(wrong), {}
     if not trace["ended"]:
-        return Rule(4, name, INVALID, "the trace ends before the shutdown disables the SMMU")
+        return Status.INVALID, "the trace ends before the shutdown disables the SMMU", {}
     said = "SMMUEN kept, STRTAB_BASE, CR1, CR2 not written, GBPA aborts at the end"
     # A device without a driver is never stopped: its accesses must have met GBPA
     stray = [s for s in trace["streams"] if s["first_dma"] is not None and not s["take_over"]]
@@ -216,8 +216,8 @@ def _registers(trace: dict[str, Any]) -> Rule:
         aborted = sum(stream["end"]["aborted"] for stream in stray)
         said += f": {aborted} accesses of {', '.join(_name(s['sid']) for s in stray)}, which no driver stopped"
         if not aborted:
-            return Rule(4, name, INVALID, said)
-    return Rule(4, name, PASS, said)
+            return Status.INVALID, said, {}
+    return Status.PASS, said, {}
 
 
 def expected_frames(evidence: Evidence) -> tuple[list[int], list[int]]:
@@ -239,135 +239,167 @@ def expected_frames(evidence: Evidence) -> tuple[list[int], list[int]]:
     return [number for number in due if evidence.sent[number] >= probe], due
 
 
-def _landing(evidence: Evidence) -> tuple[Rule, dict[str, str]]:
-    name = "data lands"
+def data_lands(evidence: Evidence) -> Found:
     if evidence.frames is None or evidence.reads is None:
-        cells = {"frames landed": "no vmcore", "reads landed": "no vmcore"}
-        return Rule(5, name, FAIL, f"no vmcore to look in: {evidence.vmcore}"), cells
+        return Status.FAIL, f"no vmcore to look in: {evidence.vmcore}", {}
     probed, due = expected_frames(evidence)
     landed = [number for number in probed if number in evidence.frames]
     missing = [number for number in due if number not in evidence.frames]
     slow = next((s for s in evidence.trace["streams"] if s["sid"] == SLOW), None)
-    completed = slow["completions"] if slow else 0
+    completed, left = (slow["completions"], slow["drained"]) if slow else (0, 0)
     reads = len(evidence.reads)
-    cells = {"frames landed": f"{len(due) - len(missing)} of {len(due)}, "
-                              f"after the probe {len(landed)} of {len(probed)}",
-             "reads landed": f"{reads}, completion entries {completed}"}
+    figures = {"frames_landed": len(due) - len(missing), "frames_due": len(due), "probed_landed": len(landed),
+               "probed_due": len(probed), "reads_landed": reads, "completions": completed}
     detail = (f"{len(landed)} of {len(probed)} frames sent after the SMMU's probe, "
               f"{len(due) - len(missing)} of {len(due)} after the panic; "
               f"{reads} reads, {completed} completion entries")
-    left = slow["drained"] if slow else 0
-    if evidence.need_reads:
+    need_reads = evidence.scenario.need_reads
+    if need_reads:
         detail += f", {left} of them at once when its driver reset the disk"
     if missing or reads < completed:
-        return Rule(5, name, FAIL, detail), cells
-    if evidence.need_reads and not left:
-        return Rule(5, name, INVALID, detail + ": none was in flight any more"), cells
+        return Status.FAIL, detail, figures
+    if need_reads and not left:
+        return Status.INVALID, detail + ": none was in flight any more", figures
     if not probed or not completed:
-        return Rule(5, name, INVALID, detail + ": nothing was due"), cells
-    return Rule(5, name, PASS, detail), cells
+        return Status.INVALID, detail + ": nothing was due", figures
+    return Status.PASS, detail, figures
 
 
-def scan(console: str) -> Rule:
-    name = "clean logs"
-    boots = len(re.findall(r"Booting Linux on physical CPU", console))
+def the_vmcore_opens(evidence: Evidence) -> Found:
+    if evidence.vmcore:
+        return Status.FAIL, evidence.vmcore, {}
+    return Status.PASS, "makedumpfile --dump-dmesg and drgn find the panic message", {}
+
+
+def clean_logs(evidence: Evidence) -> Found:
+    boots = len(re.findall(r"Booting Linux on physical CPU", evidence.console))
     if boots != 2:
-        return Rule(7, name, INVALID, f"the console has {boots} kernel logs, not 2")
-    hits = [line.strip() for line in console.splitlines() if DENIED.search(line)]
-    bad = [line for line in hits if not any(re.search(pattern, line) for pattern, _ in ALLOWED)]
+        return Status.INVALID, f"the console has {boots} kernel logs, not 2", {}
+    bad = machine.complaints(evidence.console)
     if bad:
-        return Rule(7, name, FAIL, f"{len(bad)} lines, first: {bad[0]}")
-    allowed = f", {len(hits)} allowed" if hits else ""
-    return Rule(7, name, PASS, f"nothing in either kernel's log{allowed}")
+        return Status.FAIL, f"{len(bad)} lines, first: {bad[0]}", {}
+    return Status.PASS, "nothing in either kernel's log", {}
 
 
-def _damage(console: str, value: int) -> Rule:
-    """That the crash kernel met the damage: the run would prove nothing without."""
-    name = "the damage was seen"
-    text = f"0x{value:016x}"
-    crashed, _, crash = console.partition(PANIC_TEXT)
+def the_control_fails(evidence: Evidence) -> Found:
+    """A test that the unpatched kernel survives is broken."""
+    assert evidence.control
+    rule = evidence.control.rule(2)
+    if rule and rule.status is Status.FAIL:
+        return Status.PASS, "the unpatched kernel fails rule 2", {}
+    what = f"the unpatched run was {evidence.control.verdict}: {evidence.control.why}" if not rule else \
+        "the unpatched kernel does not fail rule 2"
+    return Status.INVALID, f"{what}; this test is broken", {}
+
+
+def the_damage_was_seen(evidence: Evidence) -> Found:
+    """The run would prove nothing if the crash kernel had not met the damage."""
+    text = f"0x{evidence.damage:016x}"
+    crashed, _, crash = evidence.console.partition(PANIC_TEXT)
     if not re.search(rf"smmu_kdump_test: L1 descriptor \d+: 0x\w+ becomes {text}", crashed):
-        return Rule(9, name, INVALID, f"no L1 descriptor became {text} before the panic")
+        return Status.INVALID, f"no L1 descriptor became {text} before the panic", {}
     if not re.search(rf"bad L1 descriptor for StreamID 0x\w+: {text}, cut off", crash):
-        return Rule(9, name, INVALID, f"the crash kernel does not say that it found L1 descriptor {text}")
-    return Rule(9, name, PASS, f"the crash kernel found L1 descriptor {text} and cut its StreamIDs off")
+        return Status.INVALID, f"the crash kernel does not say that it found L1 descriptor {text}", {}
+    return Status.PASS, f"the crash kernel found L1 descriptor {text} and cut its StreamIDs off", {}
 
 
-def judge(evidence: Evidence, seconds: float = 0.0) -> Judgement:
-    trace = evidence.trace
-    landing, cells = _landing(evidence)
-    vmcore = Rule(6, "the vmcore opens", FAIL if evidence.vmcore else PASS,
-                  evidence.vmcore or "makedumpfile --dump-dmesg and drgn find the panic message")
-    rules = [_translations(trace), _survival(trace), _direction(trace), _registers(trace),
-             landing, vmcore, scan(evidence.console)]
-    if evidence.damage is not None:
-        rules.append(_damage(evidence.console, evidence.damage))
-    failed = [rule for rule in rules if rule.status == FAIL]
-    invalid = [rule for rule in rules if rule.status == INVALID]
-    verdict, worst = ("FAIL", failed) if failed else ("INVALID", invalid) if invalid else ("PASS", [])
-    why = f"rule{'s' if len(worst) > 1 else ''} " + ", ".join(str(r.number) for r in worst) if worst else ""
-    cells |= {"vmcore": "opens, panic found" if vmcore.status == PASS else "BAD",
-              "log scan": {PASS: "clean"}.get(rules[6].status, "DIRTY"),
-              "registers": {PASS: "kept", INVALID: "not seen"}.get(rules[3].status, "BROKEN")}
-    return Judgement(verdict, why, seconds, rows(trace), rules, cells, trace)
+@dataclass(frozen=True)
+class Rule:
+    number: int
+    name: str
+    judge: Callable[[Evidence], Found]
+    applies: Callable[[Evidence], bool] = lambda evidence: True
 
 
-def _vmcore_evidence(run: qemu.Run, evidence: Evidence) -> None:
-    """Look into the vmcore; what is wrong with it goes to evidence.vmcore."""
+# In the order, and with the numbers and names, of Documentation/crash-test.rst.
+RULES = (
+    Rule(1, "DMA was in flight", dma_was_in_flight),
+    Rule(2, "in-flight DMA survives", in_flight_dma_survives),
+    Rule(3, "nothing is misdirected", nothing_is_misdirected),
+    Rule(4, "register discipline", register_discipline),
+    Rule(5, "data lands", data_lands),
+    Rule(6, "the vmcore opens", the_vmcore_opens),
+    Rule(7, "clean logs", clean_logs),
+    Rule(8, "the control fails", the_control_fails, lambda evidence: evidence.control is not None),
+    Rule(9, "the damage was seen", the_damage_was_seen, lambda evidence: evidence.damage is not None),
+)
+
+
+def judge(evidence: Evidence, seconds: float = 0.0, lost: str = "") -> Judgement:
+    """All rules that apply; `lost` says why the machine was given up."""
+    found = []
+    figures: dict[str, Any] = {}
+    for rule in RULES:
+        if rule.applies(evidence):
+            status, detail, counted = rule.judge(evidence)
+            found.append(Result(evidence.which, f"rule {rule.number}: {rule.name}", status, detail, counted))
+            figures.update(counted)
+    if lost:
+        found.append(Result(evidence.which, "the machine", Status.LOST, lost))
+    figures.update(memory(evidence))
+    return Judgement(found, seconds, rows(evidence.trace), figures, evidence.trace)
+
+
+def memory(evidence: Evidence) -> dict[str, int]:
+    """Of the crash kernel, which is the last to boot on this console, in KiB: what its userspace
+    finds available, and the queues that the driver says it allocated."""
+    if evidence.available_kib is None:
+        return {}
+    last = evidence.console[evidence.console.rfind("Linux version"):]
+    queues = sum(int(count) * QUEUE_ENTRY[name]
+                 for count, name in re.findall(r"allocated (\d+) entries for (\w+)", last))
+    return {"available_kib": evidence.available_kib, "queues_kib": queues >> 10}
+
+
+def _look_into_vmcore(run_: Run, evidence: Evidence) -> None:
+    """What it holds; what is wrong with it goes to evidence.vmcore."""
     wrong = []
     for word, tool in (("vmcore", "makedumpfile"), ("dmesg", "makedumpfile --dump-dmesg")):
-        said = run.facts(word)
+        said = run_.facts(word)
         if not said:
             wrong.append(f"{tool} did not run")
         elif said[0][0] != "0":
             wrong.append(f"{tool} failed ({said[0][0]})")
-    said = run.facts("dmesg")
+    said = run_.facts("dmesg")
     if said and said[0] == ["0", "0"]:
         wrong.append("makedumpfile --dump-dmesg has no panic message")
-    path = run.directory / "vmcore"
-    try:
-        core = Vmcore(path)
-    except ValueError as err:
-        wrong.append(str(err))
+    done = {words[0] for words in run_.facts("done")}
+    buffers = {index: pieces for index, *pieces in run_.facts("buffer") if index not in done}
+    looked = run([sys.executable, "-m", "tools.crash.vmcore", run_.directory / "vmcore", PANIC_TEXT, str(run_.nonce)],
+                 cwd=TOP, data=json.dumps(buffers).encode(), check=False)
+    if looked.returncode:
+        wrong.append(f"drgn: {looked.stderr.strip() or f'ended with {looked.returncode}'}")
     else:
-        done = {int(words[0]) for words in run.facts("done")}
-        evidence.frames = core.frames(run.nonce)
-        evidence.reads = {int(index) for index, *runs in run.facts("buffer")
-                          if int(index) not in done
-                          and core.read_landed(run.nonce, int(index), runs)}
-        drgn = subprocess.run([sys.executable, Path(__file__).with_name("vmcore.py"), path, PANIC_TEXT],
-                              capture_output=True, text=True,
-                              env={"PYTHONPATH": str(Path(__file__).resolve().parent.parent)})
-        if drgn.returncode:
-            wrong.append("drgn: " + (drgn.stderr.strip() or "no panic message"))
+        found = json.loads(looked.stdout)
+        evidence.frames, evidence.reads = set(found["frames"]), set(found["reads"])
+        wrong += [f"drgn: {found['error']}"] if found["error"] else []
     evidence.vmcore = "; ".join(wrong)
 
 
-def judge_run(run: qemu.Run, reader: Path) -> Judgement:
+def judge_run(run_: Run, reader: Path, which: str = "patched", control: Judgement | None = None) -> Judgement:
     """Judge what a run left in its directory."""
-    seconds = run.end - run.begin
-    panic, shutdown = run.mark("panic"), run.mark("shutdown") or run.mark("error")
-    memory = [(int(start, 16), int(end, 16)) for start, end in run.facts("crash-memory")]
-    if panic is None or not memory:
-        verdict = "INVALID" if run.facts("error") else "LOST"
-        return Judgement(verdict, run.lost or "no panic", seconds)
-    gave_up = bool(run.facts("error"))
+    def unjudged(status: Status, why: str) -> Judgement:
+        return Judgement([Result(which, "the machine" if status is Status.LOST else "the run", status, why)], run_.seconds)
+
+    panic, shutdown = run_.mark("panic"), run_.mark("shutdown") or run_.mark("error")
+    crash_memory = [(int(start, 16), int(end, 16)) for start, end in run_.facts("crash-memory")]
+    gave_up = bool(run_.facts("error"))
+    if panic is None or not crash_memory:
+        return unjudged(Status.INVALID if gave_up else Status.LOST, run_.lost or "no panic")
     try:
-        trace = read_trace(reader, run.directory / qemu.TRACE, panic, shutdown or run.end, memory)
+        trace = read_trace(reader, run_.directory / TRACE, panic, shutdown or run_.end, crash_memory)
     except ValueError as err:
-        if run.lost and not gave_up:
-            return Judgement("LOST", run.lost, seconds)
-        return Judgement("INVALID", f"trace: {err}", seconds)
-    head, tail, size = (int(re.sub(r"\D", "", word)) for word in run.facts("ring")[0][1:])
-    evidence = Evidence(trace, run.sent, panic, run.mark("saving"), (tail - head) % size,
-                        need_reads=run.need_reads, damage=run.damage,
-                        console=(run.directory / qemu.CONSOLE).read_text(errors="replace"))
-    if run.lost and not gave_up:
-        evidence.vmcore = run.lost
-        judgement = judge(evidence, seconds)
-        judgement.verdict, judgement.why = "LOST", run.lost
-        return judgement
-    _vmcore_evidence(run, evidence)
+        lost = run_.lost and not gave_up
+        return unjudged(Status.LOST if lost else Status.INVALID, run_.lost if lost else f"trace: {err}")
+    head, tail, size = (int(re.sub(r"\D", "", word)) for word in run_.facts("ring")[0][1:])
+    available = run_.facts("memory")
+    evidence = Evidence(run_.scenario, trace, which, run_.sent, panic, run_.mark("saving"), (tail - head) % size,
+                        damage=run_.damage, console=(run_.directory / machine.CONSOLE).read_text(errors="replace"),
+                        available_kib=int(available[0][0]) if available else None, control=control)
+    if run_.lost and not gave_up:
+        evidence.vmcore = run_.lost
+        return judge(evidence, run_.seconds, run_.lost)
+    _look_into_vmcore(run_, evidence)
     if gave_up:
-        evidence.vmcore = run.lost
-    return judge(evidence, seconds)
+        evidence.vmcore = run_.lost
+    return judge(evidence, run_.seconds)

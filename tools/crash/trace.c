@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Read QEMU's SMMUv3 trace once and say, in JSON, what happened to each
- * StreamID and to the control registers. What it means is the judge's business.
+ * StreamID and to the control registers.
+ *
+ * Decided here, as it takes the single access: in which phase of the run it
+ * stands, whether it is the crashed kernel's, whether it is an NVMe completion
+ * entry, whether it goes into the crash kernel's memory when it must not, and
+ * whether the SMMU was on at a register write. All of that is counted. What the
+ * counts mean, and which StreamIDs are watched, is the judge's business
+ * (judge.py).
  *
  *	trace FILE PANIC SHUTDOWN DOORBELL START-END...
  *
@@ -102,58 +109,56 @@ enum event {
 	IGNORED, SUCCESS, DISABLE, BYPASS, ABORT, RECORD, WRITE, CFGI_STE, CFGI_RANGE
 };
 
-static const struct {
+/* In the order of strcmp(), for bsearch() */
+static const struct known {
 	const char *name;
 	enum event event;
 } known[] = {
-	{ "smmuv3_translate_success", SUCCESS },
-	{ "smmuv3_translate_disable", DISABLE },
-	{ "smmuv3_translate_bypass", BYPASS },
-	{ "smmuv3_translate_abort", ABORT },
-	{ "smmuv3_record_event", RECORD },
-	{ "smmuv3_propagate_event", RECORD },	/* QEMU 11's name */
-	{ "smmuv3_write_mmio", WRITE },
+	{ "smmuv3_accel_install_ste", IGNORED },
+	{ "smmuv3_accel_set_iommu_device", IGNORED },
+	{ "smmuv3_accel_translate_ste", IGNORED },
+	{ "smmuv3_accel_unset_iommu_device", IGNORED },
+	{ "smmuv3_cmdq_cfgi_cd", IGNORED },
 	{ "smmuv3_cmdq_cfgi_ste", CFGI_STE },
 	{ "smmuv3_cmdq_cfgi_ste_range", CFGI_RANGE },
-	{ "smmuv3_read_mmio", IGNORED },
-	{ "smmuv3_trigger_irq", IGNORED },
-	{ "smmuv3_write_gerror", IGNORED },
-	{ "smmuv3_write_gerrorn", IGNORED },
-	{ "smmuv3_unhandled_cmd", IGNORED },
 	{ "smmuv3_cmdq_consume", IGNORED },
-	{ "smmuv3_cmdq_opcode", IGNORED },
-	{ "smmuv3_cmdq_consume_out", IGNORED },
 	{ "smmuv3_cmdq_consume_error", IGNORED },
-	{ "smmuv3_find_ste", IGNORED },
-	{ "smmuv3_find_ste_2lvl", IGNORED },
-	{ "smmuv3_get_ste", IGNORED },
-	{ "smmuv3_get_cd", IGNORED },
+	{ "smmuv3_cmdq_consume_out", IGNORED },
+	{ "smmuv3_cmdq_opcode", IGNORED },
+	{ "smmuv3_cmdq_tlbi_nh", IGNORED },
+	{ "smmuv3_cmdq_tlbi_nh_asid", IGNORED },
+	{ "smmuv3_cmdq_tlbi_nsnh", IGNORED },
+	{ "smmuv3_cmdq_tlbi_s12_vmid", IGNORED },
+	{ "smmuv3_config_cache_hit", IGNORED },
+	{ "smmuv3_config_cache_inv", IGNORED },
+	{ "smmuv3_config_cache_miss", IGNORED },
 	{ "smmuv3_decode_cd", IGNORED },
 	{ "smmuv3_decode_cd_tt", IGNORED },
-	{ "smmuv3_cmdq_cfgi_cd", IGNORED },
-	{ "smmuv3_config_cache_hit", IGNORED },
-	{ "smmuv3_config_cache_miss", IGNORED },
-	{ "smmuv3_config_cache_inv", IGNORED },
-	{ "smmuv3_range_inval", IGNORED },
-	{ "smmuv3_s1_range_inval", IGNORED },
-	{ "smmuv3_cmdq_tlbi_nh", IGNORED },
-	{ "smmuv3_cmdq_tlbi_nsnh", IGNORED },
-	{ "smmuv3_cmdq_tlbi_nh_asid", IGNORED },
-	{ "smmuv3_cmdq_tlbi_s12_vmid", IGNORED },
-	{ "smmuv3_notify_flag_add", IGNORED },
-	{ "smmuv3_notify_flag_del", IGNORED },
+	{ "smmuv3_find_ste", IGNORED },
+	{ "smmuv3_find_ste_2lvl", IGNORED },
+	{ "smmuv3_get_cd", IGNORED },
+	{ "smmuv3_get_ste", IGNORED },
 	{ "smmuv3_inv_notifiers_iova", IGNORED },
 	{ "smmuv3_inv_notifiers_vmid", IGNORED },
-	{ "smmuv3_accel_set_iommu_device", IGNORED },
-	{ "smmuv3_accel_unset_iommu_device", IGNORED },
-	{ "smmuv3_accel_translate_ste", IGNORED },
-	{ "smmuv3_accel_install_ste", IGNORED },
+	{ "smmuv3_notify_flag_add", IGNORED },
+	{ "smmuv3_notify_flag_del", IGNORED },
+	{ "smmuv3_propagate_event", RECORD },	/* QEMU 11's name */
+	{ "smmuv3_range_inval", IGNORED },
+	{ "smmuv3_read_mmio", IGNORED },
+	{ "smmuv3_record_event", RECORD },
+	{ "smmuv3_s1_range_inval", IGNORED },
+	{ "smmuv3_translate_abort", ABORT },
+	{ "smmuv3_translate_bypass", BYPASS },
+	{ "smmuv3_translate_disable", DISABLE },
+	{ "smmuv3_translate_success", SUCCESS },
+	{ "smmuv3_trigger_irq", IGNORED },
+	{ "smmuv3_unhandled_cmd", IGNORED },
+	{ "smmuv3_write_gerror", IGNORED },
+	{ "smmuv3_write_gerrorn", IGNORED },
+	{ "smmuv3_write_mmio", WRITE },
 };
 
 #define KNOWN	(sizeof(known) / sizeof(known[0]))
-#define SLOTS	256
-
-static int8_t slots[SLOTS];		/* name -> index in known[] plus 1 */
 
 static struct stream streams[MAX_SIDS];
 static int nr_streams;
@@ -186,32 +191,25 @@ static void __attribute__((format(printf, 1, 2), noreturn)) die(const char *fmt,
 	exit(1);
 }
 
-static unsigned int hash(const char *name, size_t len)
+struct word {
+	const char *text;
+	size_t len;
+};
+
+static int compare_name(const void *key, const void *member)
 {
-	return (len * 31 + (unsigned char)name[len - 1] * 7 + (unsigned char)name[len / 2] +
-		(unsigned char)name[len * 3 / 4] * 3) % SLOTS;
+	const struct word *word = key;
+	const struct known *entry = member;
+	int order = strncmp(word->text, entry->name, word->len);
+
+	return order ? order : -(entry->name[word->len] != '\0');
 }
 
-static void hash_names(void)
+static const struct known *lookup(const char *name, size_t len)
 {
-	for (size_t i = 0; i < KNOWN; i++) {
-		unsigned int slot = hash(known[i].name, strlen(known[i].name));
+	const struct word word = { name, len };
 
-		while (slots[slot])
-			slot = (slot + 1) % SLOTS;
-		slots[slot] = i + 1;
-	}
-}
-
-static int lookup(const char *name, size_t len)
-{
-	for (unsigned int slot = hash(name, len); slots[slot]; slot = (slot + 1) % SLOTS) {
-		const char *other = known[slots[slot] - 1].name;
-
-		if (!strncmp(other, name, len) && !other[len])
-			return slots[slot] - 1;
-	}
-	return -1;
+	return bsearch(&word, known, KNOWN, sizeof(known[0]), compare_name);
 }
 
 /* A number at @at, hexadecimal with 0x or decimal; its end, or NULL. */
@@ -575,7 +573,7 @@ static bool is_event(const char *name, const char *end)
 static void one_line(const char *line, const char *end)
 {
 	const char *name = pid_time(line, end), *text;
-	int index;
+	const struct known *found;
 
 	line_number++;
 	if (!name) {
@@ -592,12 +590,12 @@ static void one_line(const char *line, const char *end)
 	}
 	text = memchr(name, ' ', end - name);
 	text = text ? text : end;
-	index = text > name ? lookup(name, text - name) : -1;
-	if (index < 0)
+	found = lookup(name, text - name);
+	if (!found)
 		die("unknown event `%.*s'; this reader has to learn it", (int)(text - name), name);
 	nr_trace++;
 	last_time = now;
-	trace_line(known[index].event, text < end ? text + 1 : end, end);
+	trace_line(found->event, text < end ? text + 1 : end, end);
 }
 
 static void read_all(int fd)
@@ -736,7 +734,6 @@ int main(int argc, char **argv)
 	fd = open(file_name, O_RDONLY);
 	if (fd < 0)
 		die("%s", strerror(errno));
-	hash_names();
 	read_all(fd);
 	print_result();
 	return 0;

@@ -35,7 +35,8 @@ GIT = {
 
 def clean_env() -> dict[str, str]:
     return {name: value for name, value in os.environ.items()
-            if not name.startswith("GIT_") and name not in ("BASE", "CONFIG", "KSRC", "V", "FORCE", "UPDATE", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+            if not name.startswith("GIT_") and name not in ("BASE", "CONFIG", "KSRC", "V", "FORCE", "UPDATE",
+                                                            "MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
 
 
 def git(where: Path, *args: str, data: str | None = None, check: bool = True) -> str:
@@ -111,14 +112,15 @@ class Project:
         assert "Traceback" not in err, err
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
-    def tool(self, name: str, *args: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        return self.run(PYTHON, f"tools/{name}.py", *args, code=code, **env)
+    def verb(self, name: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """As `make` runs it."""
+        return self.run(PYTHON, "-m", "tools", name, code=code, **env)
 
     def tree(self, code: int | None = 0, **env: str) -> Path:
-        return Path(self.tool("tree", "tree", code=code, **env).stdout.strip())
+        return Path(self.verb("tree", code=code, **env).stdout.strip())
 
     def refresh(self, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        return self.tool("tree", "refresh", code=code, **env)
+        return self.verb("refresh", code=code, **env)
 
     def fake(self, name: str, script: str) -> Path:
         """A command that comes before the real one on PATH; `exec $REAL "$@"` goes on to that."""

@@ -19,7 +19,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from conftest import PYTHON, Project, errors, git, kernel_tree
+from .conftest import PYTHON, Project, errors, git, kernel_tree
 
 CODENAME = platform.freedesktop_os_release()["VERSION_CODENAME"]
 NATIVE = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True).stdout.strip()

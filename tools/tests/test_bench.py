@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TOP
+from .conftest import TOP
 
 sys.path.insert(0, str(TOP / "tools"))
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from conftest import PYTHON, TOP, Project
+from .conftest import PYTHON, TOP, Project
 
 GOOD = "<testsuite><testcase name='a'/><testcase name='b'/></testsuite>"
 BAD = "<testsuite><testcase name='a'/><testcase name='b'><failure/></testcase></testsuite>"

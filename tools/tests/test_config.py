@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import PYTHON, TOP, Project
+from .conftest import PYTHON, TOP, Project
 
 SHOW = "import sys; sys.path.insert(0, 'tools'); import config, common; common.main(lambda: print({}))"
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TOP, Project, git, kernel_tree
+from .conftest import TOP, Project, git, kernel_tree
 
 sys.path.insert(0, str(TOP / "tools"))
 

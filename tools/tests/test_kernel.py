@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import A_C, PYTHON, Project, errors
+from .conftest import A_C, PYTHON, Project, errors
 
 # Notes each call, its variables and the version of a.c it saw; fails as $HOME/fault says.
 MAKE = r"""

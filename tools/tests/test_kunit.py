@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from conftest import PYTHON, TOP, Project
+from .conftest import PYTHON, TOP, Project
 
 sys.path.insert(0, str(TOP / "tools"))
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import A_C, GIT, LINES, PYTHON, Project, clean_env, errors, git, snapshot
+from .conftest import A_C, GIT, LINES, PYTHON, Project, clean_env, errors, git, snapshot
 
 TWO = ((10, "ten", "a: One"), (40, "forty", "a: Two"))
 

@@ -11,9 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
-import archive
-import deps
-from common import Err, cache_dir, run, stage, tail
+from ..common import Err, cache_dir, run, stage, tail
+from ..queue import archive, deps
 
 SUITES = ("forky", "sid")       # where newer ones are looked for, in this order
 

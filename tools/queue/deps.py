@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from common import Err, run, stage
+from ..common import Err, run, stage
 
 # need: {package: what shows that it is there (a command, a Python module "py:…", a file)}
 NEEDS: dict[str, dict[str, str]] = {
@@ -37,7 +37,7 @@ NEEDS: dict[str, dict[str, str]] = {
     "qemu": {"qemu-system-arm": "qemu-system-aarch64"},
     "vmcore": {"python3-drgn": "py:drgn"},
     "tests": {"python3-pytest": "py:pytest", "gnupg": "gpg", "cpio": "cpio", "gcc": "gcc",
-              "libc6-dev": "/usr/include/stdio.h"},
+              "libc6-dev": "/usr/include/stdio.h", "mypy": "mypy", "flake8": "flake8", "shellcheck": "shellcheck"},
 }
 
 

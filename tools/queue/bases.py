@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import TOP, USAGE, Err
+from ..common import TOP, USAGE, Err
 
 MANIFEST = TOP / "patches" / "bases"
 STATUSES = ("default", "supported", "best-effort")
@@ -27,7 +28,8 @@ def read(path: Path = MANIFEST) -> dict[str, Base]:
         words = line.split("#")[0].split()
         if not words:
             continue
-        if len(words) != 5 or words[4] not in STATUSES or words[0] in found:
+        if (len(words) != 5 or words[4] not in STATUSES or words[0] in found
+                or not re.fullmatch(r"\d+(\.\d+)*", words[0])):
             raise Err(f"{path}:{number}: not a row `base package suites directory status`: {line}",
                       "mend the manifest", USAGE)
         name, package, suites, directory, status = words
@@ -46,3 +48,8 @@ def get(name: str) -> Base:
 
 def default() -> Base:
     return next(base for base in read().values() if base.status == "default")
+
+
+def newest() -> Base:
+    """The one of the highest kernel version."""
+    return max(read().values(), key=lambda base: tuple(map(int, base.name.split("."))))

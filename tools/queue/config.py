@@ -1,24 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The configuration: what to build and how to crash it (Kconfig, configs/, .config).
-
-    config.py menuconfig | defconfig | <name>_defconfig
-"""
+"""The configuration: what to build and how to crash it (Kconfig, configs/, .config)."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import bases
-import deps
-from common import TOP, USAGE, Err, main, say
+from ..common import TOP, USAGE, Err, say
+from . import bases, deps
 
 if TYPE_CHECKING:
     import kconfiglib
 
 DOTCONFIG = TOP / ".config"
+Value = str | int | bool
 
 
 def _kconfig() -> kconfiglib.Kconfig:
@@ -49,18 +45,20 @@ class Config:
     def __init__(self, kconf: kconfiglib.Kconfig) -> None:
         self._kconf = kconf
 
-    def __getitem__(self, name: str) -> str | int | bool:
+    def __getitem__(self, name: str) -> Value:
         import kconfiglib
         symbol = self._kconf.syms[name]
         if symbol.orig_type in (kconfiglib.BOOL, kconfiglib.TRISTATE):
-            return symbol.str_value == "y"
-        if symbol.orig_type == kconfiglib.INT:
-            return int(symbol.str_value)
-        return symbol.str_value
+            return bool(symbol.str_value == "y")
+        return int(symbol.str_value) if symbol.orig_type == kconfiglib.INT else str(symbol.str_value)
 
-    def text(self) -> str:
-        """Every symbol and its value, for a report."""
-        return "".join(symbol.config_string for symbol in self._kconf.unique_defined_syms)
+    def starting(self, prefix: str) -> dict[str, Value]:
+        """The values of all symbols CONFIG_<prefix>…, by the rest of their names in small letters."""
+        names = [symbol.name for symbol in self._kconf.unique_defined_syms if symbol.name.startswith(prefix)]
+        return {name.removeprefix(prefix).lower(): self[name] for name in names}
+
+    def write(self, path: Path) -> None:
+        self._kconf.write_config(str(path))
 
     @property
     def base(self) -> str:
@@ -84,23 +82,19 @@ def load(defconfig: str | None = None) -> Config:
     return config
 
 
-def cli() -> int:
-    if len(sys.argv) != 2:
-        raise Err("one argument: menuconfig, defconfig or <name>_defconfig", "make help", USAGE)
-    what = sys.argv[1]
-    if what == "menuconfig":
-        load()
-        import menuconfig
-        os.environ["KCONFIG_CONFIG"] = str(DOTCONFIG)
-        menuconfig.menuconfig(_kconfig())
-        load()
-        return 0
-    if what == "defconfig":
-        what = "default_defconfig"
-    load(what)._kconf.write_config(str(DOTCONFIG))
-    say(f"{DOTCONFIG} written from configs/{what}")
+def menuconfig() -> int:
+    """make menuconfig"""
+    load()
+    import menuconfig as kconfiglib_menu
+    os.environ["KCONFIG_CONFIG"] = str(DOTCONFIG)
+    kconfiglib_menu.menuconfig(_kconfig())
+    load()
     return 0
 
 
-if __name__ == "__main__":
-    main(cli)
+def write(defconfig: str) -> int:
+    """make <name>_defconfig: a file of configs/ becomes .config."""
+    defconfig = "default_defconfig" if defconfig == "defconfig" else defconfig
+    load(defconfig).write(DOTCONFIG)
+    say(f"{DOTCONFIG} written from configs/{defconfig}")
+    return 0

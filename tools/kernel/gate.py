@@ -1,19 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""make gate: every patch of the series, in order, on each base, through every check.
-
-Per patch: the driver's directory built for arm64 with W=1, with sparse, and in the
-configurations that leave something out; checkpatch --strict; coccicheck; the unit tests. The
-whole series once more: the unit tests under KASAN, UBSAN and lockdep.
+"""make gate: every patch of the queue, in order, on each base, through every check of the table CHECKS.
 
 Only what a patch adds counts: each check's messages, without their line numbers, are compared
 with those of the patch before. The first row is a control: a change to the base in which every
-check must find something, or else that check is ENV and nothing that it says is believed.
+check must find something, or else that check is ENVIRONMENT and nothing that it says is believed.
 
     BASE=       one base (default: all of patches/bases)
     CHECKS=     only these columns, separated by commas
 
-Results are kept under a key of everything that they depend on. Exit codes: 0 clean, 1 something
-new, 2 usage, 3 a check could not run, 130 interrupted.
+Results are kept under a key of everything that they depend on.
 """
 
 from __future__ import annotations
@@ -23,24 +18,19 @@ import json
 import os
 import re
 import shutil
-import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import bases
-import deps
-import kernel
-import kunit
-import sparse
-from common import ENVIRONMENT, FAIL, LOST, PASS, USAGE, Err, Stage, cache_dir, main, run, stage
-from tree import Rejected, Store, digest
+from ..common import FAIL, USAGE, Err, Stage, run, stage
+from ..queue import bases, deps
+from ..queue.store import PREREQ, Store, digest, is_own
+from ..results import Report, Result, Status, counted, run_directory, table
+from . import build, kunit, sparse
 
-VERSION = "3"                   # of what is done below; results of another version are not used
-KEEP = 12                       # reports of one base that are kept
+VERSION = "4"                   # of what is done below; results of another version are not used
 DRIVER = "drivers/iommu/arm/arm-smmu-v3"
 FILES = tuple(f"{DRIVER}/{name}" for name in ("arm-smmu-v3.c", "arm-smmu-v3.h", "arm-smmu-v3-test.c"))
 SPATCH_LIMIT_S = 120            # for one semantic patch; the slowest takes a tenth of it
@@ -52,7 +42,6 @@ CONFIGS = {
     "PCI_ATS=n": ["CONFIG_PCI_ATS=n", "CONFIG_PCI_IOV=n", "CONFIG_PCI_PRI=n", "CONFIG_PCI_PASID=n"],
     "KUNIT=n": ["CONFIG_KUNIT=n", "CONFIG_ARM_SMMU_V3_KUNIT_TEST=n"],
 }
-CHECKS = ("W=1", "sparse", *CONFIGS, "checkpatch", "cocci", "kunit", "sanitize")
 
 # What checkpatch may say of a patch of this project.
 EXCEPTIONS = {
@@ -74,11 +63,6 @@ void gate_control(void __iomem *reg, void *freed)
 \tstart_kernel();
 }
 """
-MUST_SAY = {"W=1": "only_set.*set but not used", "sparse": "removes address space", "checkpatch": "AVOID_EXTERNS",
-            "cocci": "NULL check before some freeing functions is not needed", "SMMU_V3=m": "start_kernel is not exported",
-            **{name: "gate_unused.*defined but not used" for name in list(CONFIGS)[1:]}}
-
-OK, NEW, ENV = "ok", "FAIL", "ENV"
 
 
 @dataclass
@@ -90,11 +74,12 @@ class Outcome:
     text: str = ""              # for the table, in place of counts
 
 
-@dataclass
-class Cell:
-    status: str
-    text: str
-    new: list[str]
+@dataclass(frozen=True)
+class State:
+    """The tree with the first `count` patches; -1 is the control."""
+    count: int
+    commit: str
+    patch: str = ""             # the last one's text
 
 
 def gist(line: str) -> str:
@@ -118,20 +103,18 @@ class Gate:
         self.kept = self.store.here / "gate"
         self.kept.mkdir(exist_ok=True)
         self.patches = self.store.queue()
-        self.texts = [patch.read_text() for patch in self.patches]
         deps.need("kernel", "gate")
-        self.compiler = kernel.compiler()
+        self.compiler = build.compiler()
         with self.store.lock():
             self.source = self.store.source()
-            self.commits = [self.source]
-            try:
-                self.commits += [self.store.apply(self.source, self.patches[:count + 1]) for count in range(len(self.patches))]
-            except Rejected as err:
-                raise Err(f"{err.cause} (on {self.store.version()})", f"make tree BASE={base}", FAIL) from err
-            self.control, self.control_patch = self._control()
+            commits = self.store.commits(self.source, self.patches)
+            texts = ["", *(patch.read_text() for patch in self.patches)]
+            self.states = {count: State(count, *pair) for count, pair in enumerate(zip(commits, texts))}
+            self.states[-1] = self._control()
+            self.store.check_out(self.source)
         self.sparse: str | Err | None = None
 
-    def _control(self) -> tuple[str, str]:
+    def _control(self) -> State:
         """The base with the seeded file, and the same as a patch."""
         git = self.store.git
         text = git("cat-file", "blob", f"{self.source}:{FILES[0]}").stdout + SEED
@@ -142,10 +125,14 @@ class Gate:
         commit = git("commit-tree", tree, "-p", self.source, data=b"Control of the gate\n\nNot to be applied.\n").stdout.strip()
         git("update-ref", "refs/gate/control", commit)
         # The store keeps files of any size as they are, which git then takes for binary.
-        return commit, git("-c", "core.bigFileThreshold=512m", "format-patch", "--stdout", "-1", commit).stdout
+        return State(-1, commit, git("-c", "core.bigFileThreshold=512m", "format-patch", "--stdout", "-1", commit).stdout)
 
-    def tree_of(self, commit: str) -> str:
-        return self.store.git("rev-parse", f"{commit}^{{tree}}").stdout.strip()
+    def name(self, count: int) -> str:
+        """The row's: control, base, or the patch's number."""
+        if count < 1:
+            return "control" if count else "0000 (base)"
+        patch = self.patches[count - 1]
+        return ("" if is_own(patch) else f"{PREREQ}/") + patch.name[:4]
 
     def remember(self, key: str, make: Callable[[], Outcome], keep: Callable[[Outcome], bool]) -> Outcome:
         path = self.kept / f"{key[:32]}.json"
@@ -162,18 +149,17 @@ class Gate:
             partial.rename(path)
         return outcome
 
+    def forget(self) -> None:
+        """Keep the latest outcomes only."""
+        old = sorted(self.kept.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        for path in old[:-2000]:
+            path.unlink()
+
     # Builds of the driver's directory.
 
-    def wanted(self, name: str) -> str:
-        """The test kernels' configuration with this column's changes; a driver's own option goes with the driver."""
-        own = CONFIGS.get(name, [])
-        mine = {line.split("=")[0] for line in own}
-        lines = [line for line in kernel.fragments().splitlines() if line.split("=")[0] not in mine]
-        return "\n".join([*lines, *own]) + "\n"
-
-    def compiled(self, commit: str, name: str, step: Stage) -> Outcome:
+    def compiled(self, state: State, name: str, step: Stage) -> Outcome:
         """One state of the tree in one configuration. `sparse` and `W=1` share theirs."""
-        checker = ""
+        commit, checker = state.commit, ""
         if name == "sparse":
             if self.sparse is None:
                 with self.store.lock():
@@ -185,22 +171,22 @@ class Gate:
             if isinstance(self.sparse, Err):
                 return Outcome(env=self.sparse.cause)
             checker = self.sparse
-        key = digest(VERSION, name, self.tree_of(commit), self.wanted(name), self.compiler, checker)
+        key = digest(VERSION, name, self.store.tree_of(commit), build.fragments(changed=CONFIGS.get(name, ())), self.compiler, checker)
         return self.remember(key, lambda: self._compile(commit, name, checker, step), lambda outcome: not outcome.env)
 
     def _compile(self, commit: str, name: str, checker: str, step: Stage) -> Outcome:
         store = self.store
         obj = store.here / ("obj-gate" + (f"-{name.split('=')[0].lower()}" if name in CONFIGS else ""))
         log = self.kept / f"{obj.name}.log"
-        with store.lock(), kernel.objects(obj):
+        with store.lock(), build.objects(obj):
             store.check_out(commit)
             log.write_text("")
-            kernel.configure(step, store, obj, self.wanted(name), log)
+            build.configure(step, store, obj, build.fragments(changed=CONFIGS.get(name, ())), log)
             options = [] if name in CONFIGS else ["W=1"]
-            cmd, env = kernel.make(store, obj, f"{DRIVER}/", *options)
+            cmd, env = build.make(store, obj, f"{DRIVER}/", *options)
             if name == "sparse":
                 # First what has to be compiled anyhow, so that sparse's messages come alone.
-                kernel.run_make(step, cmd, env, log, 0)
+                build.run_make(step, cmd, env, log, 0)
                 cmd += ["C=2", f"CHECK={checker}"]
             else:
                 for old in (obj / DRIVER).rglob("*.o"):
@@ -208,7 +194,7 @@ class Gate:
             log.write_text("")
             failed = ""
             try:
-                kernel.run_make(step, cmd, env, log, 0)
+                build.run_make(step, cmd, env, log, 0)
             except Err as err:
                 if err.code != FAIL:
                     raise
@@ -248,10 +234,11 @@ class Gate:
 
     # Checks of the text.
 
-    def checkpatch(self, patch: str) -> Outcome:
+    def checkpatch(self, state: State, name: str, step: Stage) -> Outcome:
+        """What the base's checkpatch says of the patch alone."""
         script = self.store.test / "scripts" / "checkpatch.pl"
         with tempfile.NamedTemporaryFile("w", suffix=".patch") as handle:
-            handle.write(patch)
+            handle.write(state.patch)
             handle.flush()
             done = run(["perl", script, "--strict", "--show-types", "--no-summary", "--terse", f"--root={self.store.test}",
                         handle.name], check=False)
@@ -266,10 +253,11 @@ class Gate:
             return Outcome(env=f"checkpatch ended with {done.returncode} and said nothing")
         return Outcome(messages)
 
-    def cocci(self, commit: str, step: Stage) -> Outcome:
+    def cocci(self, state: State, name: str, step: Stage) -> Outcome:
         """The base's semantic patches in report mode, over the driver's files alone."""
         if not shutil.which("spatch"):
             return Outcome(env="spatch is not installed")
+        commit = state.commit
         blobs = [self.store.git("rev-parse", f"{commit}:{name}").stdout for name in FILES]
         scripts = self.store.git("rev-parse", f"{commit}:scripts/coccinelle").stdout
         tool = run(["spatch", "--version"]).stdout.splitlines()[0]
@@ -308,162 +296,130 @@ class Gate:
 
     # The unit tests.
 
-    def tests(self, count: int, flavour: str, step: Stage) -> Outcome:
-        """With the first `count` patches."""
-        what = kernel.identify(self.base, count > 0, count=count or None, flavour=flavour)
-        key = digest(VERSION, "kunit", what, kunit.SUITES, (Path(__file__).with_name("kunit.py")).read_text())
+    def tests(self, state: State, name: str, step: Stage) -> Outcome:
+        """After the first so many patches; `sanitize` is a flavour of the kernel."""
+        flavour = "" if name == "kunit" else name
+        what = build.identify(self.base, state.count, flavour)
+        key = digest(VERSION, "kunit", what, kunit.SUITES, Path(kunit.__file__).read_text())
 
         def test() -> Outcome:
-            built = kernel.build(self.base, count > 0, count=count or None, flavour=flavour)
+            built = build.build(self.base, state.count, flavour)
+            there = kunit.reader(self.store)
             where = self.kept / f"kunit-{what}"
             where.mkdir(exist_ok=True)
-            found = kunit.boot(built.image, where, kunit.SUITES, progress=step.update)
-            counted = found.count()
-            bad = [f"{case.suite}.{case.name}: {case.status}: " + "; ".join(case.detail.split("\n")[:4])
-                   for case in found.cases if case.status in (kunit.FAILED, kunit.ERROR)]
-            bad += [*found.problems, *([f"LOST: {found.lost}"] if found.code == LOST else [])]
-            if not bad and found.code == PASS:
-                shutil.rmtree(where)
-            elif bad:
+            found = kunit.boot(built.image, where, there, progress=step.update)
+            bad = [f"{result.suite}.{result.name}: {result.status}: " + "; ".join(result.detail.split("\n")[:4])
+                   for result in found.results() if result.status not in (Status.PASS, Status.SKIPPED)]
+            passed = sum(case.status is Status.PASS for case in found.cases)
+            if bad:
                 bad.append(f"console: {where}/console.log")
-            return Outcome(bad, text=f"{counted[kunit.PASSED]}/{len(found.cases)}"
-                           + (f" {counted[kunit.SKIPPED]}s" if counted[kunit.SKIPPED] else ""))
+            else:
+                shutil.rmtree(where)
+            return Outcome(bad, text=f"{passed}/{len(found.cases)}")
 
         return self.remember(key, test, lambda outcome: not outcome.messages)
 
-    # The table.
 
-    def outcome(self, check: str, count: int, step: Stage) -> Outcome:
-        """Of the tree with so many patches; -1 is the control."""
-        commit = self.control if count < 0 else self.commits[count]
-        if check == "checkpatch":
-            return self.checkpatch(self.control_patch if count < 0 else self.texts[count - 1])
-        if check == "cocci":
-            return self.cocci(commit, step)
-        return self.compiled(commit, check, step)
-
-    def cell(self, check: str, count: int, before: dict[str, Outcome], after: dict[str, Outcome]) -> Cell:
-        now, then = after[check], before.get(check, Outcome())
-        if now.env or then.env:
-            return Cell(ENV, ENV, [f"could not run: {now.env or then.env}"])
-        if check in ("kunit", "sanitize"):
-            return Cell(NEW if now.messages or now.failed else OK, now.text or "build", now.messages or
-                        ([now.failed] if now.failed else []))
-        fresh = list((Counter(now.messages) - Counter(then.messages)).elements())
-        if now.failed:
-            fresh.append(now.failed)
-        text = f"{len(then.messages)}>{len(now.messages)}" if check != "checkpatch" else str(len(now.messages))
-        if count < 0:
-            said = re.search(MUST_SAY[check], "\n".join(fresh))
-            return Cell(OK, f"+{len(fresh)}", []) if said else Cell(
-                ENV, ENV, [f"the control: it did not say {MUST_SAY[check]!r}, but: {'; '.join(fresh[:3]) or 'nothing'}"])
-        return Cell(NEW if fresh else OK, text, fresh)
-
-
-@dataclass
-class Row:
+@dataclass(frozen=True)
+class Check:
+    """A column: how it runs, and what the control must make it say."""
     name: str
-    cells: dict[str, Cell]
+    run: Callable[[Gate, State, str, Stage], Outcome]
+    control: str = ""           # none: the unit tests fail for reasons of their own
+    first: int = 1              # the first state that is judged: after the first patch, or the base
+    whole: bool = False         # the whole queue alone
+    compares: bool = True       # what the state before says, too, is not this patch's
 
 
-def examine(base: str, checks: list[str]) -> list[Row]:
-    gate = Gate(base)
-    seen: dict[int, dict[str, Outcome]] = {}
-    rows: list[Row] = []
-    text = [check for check in checks if check not in ("kunit", "sanitize")]
+UNUSED = "gate_unused.*defined but not used"
+CHECKS = {check.name: check for check in (
+    Check("W=1", Gate.compiled, "only_set.*set but not used"),
+    Check("sparse", Gate.compiled, "removes address space"),
+    Check("SMMU_V3=m", Gate.compiled, "start_kernel is not exported"),
+    Check("CRASH_DUMP=n", Gate.compiled, UNUSED),
+    Check("PCI_ATS=n", Gate.compiled, UNUSED),
+    Check("KUNIT=n", Gate.compiled, UNUSED),
+    Check("checkpatch", Gate.checkpatch, "AVOID_EXTERNS", compares=False),
+    Check("cocci", Gate.cocci, "NULL check before some freeing functions is not needed"),
+    Check("kunit", Gate.tests, first=0, compares=False),
+    Check("sanitize", Gate.tests, whole=True, compares=False),
+)}
+
+
+def judge(check: Check, row: str, before: Outcome, now: Outcome) -> Result:
+    """One cell; its figure `cell` is what the table shows."""
+    if now.env or before.env:
+        return Result(row, check.name, Status.ENVIRONMENT, f"could not run: {now.env or before.env}", {"cell": "ENV"})
+    fresh = list((Counter(now.messages) - Counter(before.messages)).elements())
+    fresh += [now.failed] if now.failed else []
+    if row == "control":
+        if re.search(check.control, "\n".join(fresh)):
+            return Result(row, check.name, Status.PASS, "", {"cell": f"+{len(fresh)}"})
+        return Result(row, check.name, Status.ENVIRONMENT, f"the control: it did not say {check.control!r}, but: "
+                      f"{'; '.join(fresh[:3]) or 'nothing'}", {"cell": "ENV"})
+    cell = now.text or (f"{len(before.messages)}>{len(now.messages)}" if check.compares else str(len(now.messages)))
+    figures = {"cell": cell + (" !" if fresh else ""), "before": len(before.messages), "after": len(now.messages)}
+    return Result(row, check.name, Status.FAIL if fresh else Status.PASS, "\n".join(fresh), figures)
+
+
+def examine(gate: Gate, check: Check) -> list[Result]:
+    """One column, from the control down."""
     last = len(gate.patches)
-
-    def fill(count: int, check: str, make: Callable[[Stage], Outcome]) -> None:
-        what = "control" if count < 0 else f"{count}/{last}"
-        with stage(f"gate {base} {what} {check}") as step:
-            seen.setdefault(count, {})[check] = make(step)
-
-    with gate.store.lock():
-        gate.store.check_out(gate.source)
-    for check in text:
-        for count in range(-1, last + 1):
-            if count or check != "checkpatch":
-                fill(count, check, lambda step: gate.outcome(check, count, step))
-    control = Row("control", {check: gate.cell(check, -1, seen.get(0, {}), seen[-1]) for check in text})
-    rows.append(control)
-    if "kunit" in checks:
-        for count in range(last + 1):
-            fill(count, "kunit", lambda step: gate.tests(count, "", step))
-    if "sanitize" in checks:
-        fill(last, "sanitize", lambda step: gate.tests(last, "sanitize", step))
-    if "kunit" in checks:
-        rows.append(Row("0000 (base)", {"kunit": gate.cell("kunit", 0, {}, seen[0])}))
-    for count in range(1, last + 1):
-        patch = gate.patches[count - 1]
-        name = ("prereq/" if patch.parent.name == "prereq" else "") + patch.name[:4]
-        cells = {check: gate.cell(check, count, seen.get(count - 1, {}) if check != "checkpatch" else {}, seen[count])
-                 for check in checks if check in seen.get(count, {})}
-        for check, cell in cells.items():
-            if check in control.cells and control.cells[check].status == ENV and cell.status != ENV:
-                cells[check] = Cell(ENV, ENV, ["not believed: the control found nothing"])
-        rows.append(Row(name, cells))
-    old = sorted(gate.kept.glob("*.json"), key=lambda path: path.stat().st_mtime)
-    for path in old[:-2000]:
-        path.unlink()
-    return rows
+    counts = [last] if check.whole else list(range(check.first, last + 1))
+    ran = ([-1] if check.control else []) + ([0] if check.compares else []) + counts
+    seen: dict[int, Outcome] = {}
+    for count in ran:
+        with stage(f"gate {gate.base} {gate.name(count) if count < 1 else f'{count}/{last}'} {check.name}") as step:
+            seen[count] = check.run(gate, gate.states[count], check.name, step)
+    found = []
+    for count in [-1] * bool(check.control) + counts:
+        before = seen[max(count - 1, 0)] if check.compares else Outcome()
+        result = judge(check, gate.name(count), before, seen[count])
+        if found and check.control and found[0].status is Status.ENVIRONMENT and result.status is not Status.ENVIRONMENT:
+            result = dataclasses.replace(result, status=Status.ENVIRONMENT, figures={"cell": "ENV"},
+                                         detail="not believed: the control found nothing")
+        found.append(result)
+    return found
 
 
-def table(base: str, checks: list[str], rows: list[Row]) -> str:
-    widths = {check: max(len(check), *(len(row.cells[check].text) + 2 for row in rows if check in row.cells), 4)
-              for check in checks}
-    first = max(12, *(len(row.name) for row in rows))
-    out = [f"gate {base}: messages before>after each patch, ! where there is a new one", "",
-           "patch".ljust(first) + "".join(f"  {check:>{widths[check]}}" for check in checks)]
-    for row in rows:
-        words = []
-        for check in checks:
-            cell = row.cells.get(check)
-            text = "-" if not cell else cell.text + (" !" if cell.status == NEW else "")
-            words.append(f"  {text:>{widths[check]}}")
-        out.append(row.name.ljust(first) + "".join(words))
-    out.append("")
-    seen: set[tuple[str, str]] = set()
-    for row in rows:
-        for check, cell in row.cells.items():
-            for line in cell.new:
-                if cell.status == ENV and (check, line) in seen:
-                    continue
-                seen.add((check, line))
-                out.append(f"{cell.status:4} {row.name} {check}: {line}")
+def page(gate: Gate, results: list[Result], checks: list[str]) -> str:
+    """The table: a row a patch, a column a check; below it what is new."""
+    cells = {(result.suite, result.name): str(result.figures["cell"]) for result in results}
+    names = [name for count in range(-1, len(gate.patches) + 1)
+             if any((name := gate.name(count), check) in cells for check in checks)]
+    rows = [["patch", *checks], *([name, *(cells.get((name, check), "-") for check in checks)] for name in names)]
+    out = [f"gate {gate.base}: messages before>after each patch, ! where there is a new one\n", table(rows)]
+    said: set[tuple[str, str]] = set()
+    for result in results:
+        for line in result.detail.splitlines():
+            if result.status is Status.FAIL or (result.name, line) not in said:
+                out.append(f"{result.status} {result.suite} {result.name}: {line}")
+            said.add((result.name, line))
     return "\n".join(out)
 
 
-def verdict(rows: list[Row]) -> int:
-    statuses = {cell.status for row in rows for cell in row.cells.values()}
-    return FAIL if NEW in statuses else ENVIRONMENT if ENV in statuses or not statuses else PASS
+def run_gate(base: str, checks: list[str]) -> tuple[Report, Path]:
+    """Every check of these on one base."""
+    gate = Gate(base)
+    results = [result for name in checks for result in examine(gate, CHECKS[name])]
+    gate.forget()
+    report = Report("gate", base, results, {"exceptions": EXCEPTIONS, "compiler": gate.compiler,
+                                            "tree": gate.states[len(gate.patches)].commit})
+    report.text = f"{page(gate, results, checks)}\n\ngate {base}: {counted(results)}\n\n{report.verdict}\n"
+    return report, run_directory("gate", base)
 
 
-def cli() -> int:
-    if len(sys.argv) > 1:
-        raise Err("no arguments; BASE= and CHECKS= on make's command line", "make help", USAGE)
+def main() -> int:
+    """make gate"""
     wanted = os.environ.get("BASE")
     names = [bases.get(wanted).name] if wanted else list(bases.read())
     checks = [word for word in os.environ.get("CHECKS", "").split(",") if word] or list(CHECKS)
     unknown = [check for check in checks if check not in CHECKS]
     if unknown:
         raise Err(f"CHECKS={','.join(unknown)}: no such check", f"choose of: {','.join(CHECKS)}", USAGE)
-    worst = PASS
+    verdicts = []
     for base in names:
-        begin = time.monotonic()
-        rows = examine(base, checks)
-        code = verdict(rows)
-        where = cache_dir("gate", base)
-        name = {PASS: "PASS", FAIL: "FAIL", ENVIRONMENT: "ENV"}[code]
-        text = table(base, checks, rows) + f"\n{name}  gate {base}, {time.monotonic() - begin:.0f} s\n"
-        (where / "table.txt").write_text(text)
-        (where / "gate.json").write_text(json.dumps({
-            "base": base, "verdict": name, "exceptions": EXCEPTIONS,
-            "rows": [dataclasses.asdict(row) for row in rows]}, indent=2) + "\n")
-        print(text)
-        print(f"reports in {where}\n  table.txt  gate.json", flush=True)
-        worst = worst if worst == FAIL else code or worst
-    return worst
-
-
-if __name__ == "__main__":
-    main(cli)
+        report, where = run_gate(base, checks)
+        report.show(where)
+        verdicts.append(report.verdict)
+    return max(verdicts, key=lambda verdict: verdict.weight).code

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The test kernels: a base with our test driver, without and with the series.
 
-    kernel.py unpatched|patched    builds it if need be and prints the image's path
-
 Both come from one work tree and one object directory, so that the second build compiles
 only what the series changes. A finished kernel is kept under a key of everything that it
 is made from; while that does not change, nothing is built.
@@ -15,15 +13,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import config
-import deps
-from common import DISK_FULL, FAIL, TOP, USAGE, VERBOSE, Err, Stage, cache_dir, main, run, say, stage, tail
-from tree import Rejected, Store, digest, series
+from ..common import DISK_FULL, FAIL, TOP, USAGE, VERBOSE, Err, Stage, cache_dir, run, say, stage, tail
+from ..queue import deps
+from ..queue.store import Store, digest, series
 
 ARCH = "arm64"
 CROSS = "aarch64-linux-gnu-"
@@ -45,15 +41,14 @@ FIXED = {
 @dataclass(frozen=True)
 class Kernel:
     image: Path
-    vmlinux: Path
     release: str
-    config: Path
-    key: str
+    key: str                    # of everything that it is made from
 
 
 def _overlay() -> dict[str, bytes]:
+    files = (path for top in OVERLAYS for path in (TOP / top).rglob("*"))
     return {str(path.relative_to(TOP)): path.read_bytes()
-            for top in OVERLAYS for path in (TOP / top).rglob("*") if path.is_file() and path.suffix not in (".o", ".cmd")}
+            for path in files if path.is_file() and path.suffix not in (".o", ".cmd")}
 
 
 def _commit(store: Store, patches: Sequence[Path]) -> str:
@@ -62,18 +57,22 @@ def _commit(store: Store, patches: Sequence[Path]) -> str:
     own = TOP / "patches" / "test" / store.base.name
     commit = store.apply(source, series(own if own.is_dir() else TOP / "patches" / "test"))
     commit = store.overlay(commit, _overlay(), "The test driver and its headers")
-    return store.apply(commit, patches) if patches else commit
+    return store.apply(commit, patches)
 
 
-def fragments(flavour: str = "") -> str:
+def fragments(flavour: str = "", changed: Sequence[str] = ()) -> str:
+    """The test kernels' configuration, with the lines `changed` in place of those of the same symbols."""
     more = [FLAVOURS / f"{flavour}.config"] if flavour else []
-    return "".join(path.read_text() for path in [*sorted(FRAGMENTS.glob("*.config")), *more])
+    text = "".join(path.read_text() for path in [*sorted(FRAGMENTS.glob("*.config")), *more])
+    mine = {line.split("=")[0] for line in changed}
+    return "\n".join([*(line for line in text.splitlines() if line.split("=")[0] not in mine), *changed]) + "\n"
 
 
 def make(store: Store, obj: Path, *targets: str) -> tuple[list[str], dict[str, str]]:
     env = {name: value for name, value in os.environ.items()
            if not name.startswith(("KBUILD_", "KCONFIG_", "CCACHE_", "GIT_", "MAKE", "KC", "LD"))
-           and name not in ("MFLAGS", "ARCH", "CROSS_COMPILE", "V", "W", "C", "O", "M", "BASE", "KSRC", "LLVM", "LOCALVERSION")}
+           and name not in ("MFLAGS", "ARCH", "CROSS_COMPILE", "V", "W", "C", "O", "M", "BASE", "KSRC", "LLVM",
+                            "LOCALVERSION")}
     env |= FIXED | {
         "LC_ALL": "C",
         "CCACHE_DIR": str(cache_dir("ccache")),
@@ -154,76 +153,64 @@ def objects(obj: Path) -> Iterator[Path]:
 
 def _kept(there: Path) -> Kernel:
     os.utime(there)
-    return Kernel(there / "Image", there / "vmlinux", (there / "release").read_text().strip(), there / "config", there.name)
+    return Kernel(there / "Image", (there / "release").read_text().strip(), there.name)
 
 
 def compiler() -> str:
     return run([f"{CROSS}gcc", "--version"]).stdout.splitlines()[0]
 
 
-def _identify(store: Store, patched: bool, count: int | None, flavour: str) -> tuple[str, str]:
+def _identify(store: Store, count: int | None, flavour: str) -> tuple[str, str]:
     """The kernel's commit, and the key of all that it is made from."""
-    try:
-        commit = _commit(store, store.queue()[:count] if patched else [])
-    except Rejected as err:
-        raise Err(f"{err.cause} (on {store.version()})", f"make tree BASE={store.base.name}", FAIL) from err
-    source = store.git("rev-parse", f"{commit}^{{tree}}").stdout.strip()
-    return commit, digest(source, fragments(flavour), compiler(), repr(FIXED))[:16]
+    commit = _commit(store, store.queue()[:count])
+    return commit, digest(store.tree_of(commit), fragments(flavour), compiler(), repr(FIXED))[:16]
 
 
-def identify(base: str, patched: bool, *, count: int | None = None, flavour: str = "") -> str:
+def identify(base: str, count: int | None = None, flavour: str = "") -> str:
     """The key that build() would give this kernel, without building it."""
     store = Store(base)
     with store.lock():
-        return _identify(store, patched, count, flavour)[1]
+        return _identify(store, count, flavour)[1]
 
 
-def build(base: str, patched: bool, ksrc: str | None = None, *, count: int | None = None, flavour: str = "") -> Kernel:
+def build(base: str, count: int | None = None, flavour: str = "") -> Kernel:
     """The test kernel of a base, from what is kept if that is still the same.
 
-    `count` takes only so many patches of the series. `flavour` adds a fragment of configs/kernel/flavours.
+    `count` takes only so many patches of the queue; 0 is the unpatched kernel. `flavour` adds a
+    fragment of configs/kernel/flavours.
     """
-    store = Store(base, ksrc)
-    end = f"-{flavour}" if flavour else ""
+    store = Store(base)
     deps.need("kernel")
     with store.lock():
-        commit, key = _identify(store, patched, count, flavour)
-        wanted = fragments(flavour)
+        commit, key = _identify(store, count, flavour)
         images = store.here / "images"
         there = images / key
-        if there.is_dir():
-            return _kept(there)
-        name = "unpatched" if not patched else "patched" if count is None else f"with {count} patches"
-        log = store.here / f"build-{name.replace(' ', '-')}{end}.log"
-        log.write_text("")
-        with objects(store.here / f"obj{end}") as obj, stage(f"building {base} {name} {flavour}".rstrip()) as step:
-            store.check_out(commit)
-            first = not (obj / "vmlinux").exists()
-            configure(step, store, obj, wanted, log)
-            counted = store.here / f"steps{end}"
-            total = int(counted.read_text()) if counted.exists() else STEPS
-            cmd, env = make(store, obj, "Image")
-            steps = run_make(step, cmd, env, log, total if first else 0)
-            if first:
-                counted.write_text(f"{steps}\n")
-            new = images / "new"
-            shutil.rmtree(new, ignore_errors=True)
-            new.mkdir(parents=True)
-            for copy, path in (("Image", f"arch/{ARCH}/boot/Image"), ("vmlinux", "vmlinux"), ("config", ".config"),
-                               ("System.map", "System.map"), ("release", "include/config/kernel.release")):
-                shutil.copy(obj / path, new / copy)
-            new.rename(there)
+        if not there.is_dir():
+            _build(store, commit, there, {0: "unpatched", None: "patched"}.get(count, f"with {count} patches"), flavour)
         for old in sorted(images.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEEP]:
             shutil.rmtree(old)
         return _kept(there)
 
 
-def cli() -> int:
-    if sys.argv[1:] not in (["unpatched"], ["patched"]):
-        raise Err("one argument: unpatched or patched", "make help", USAGE)
-    print(build(config.load().base, sys.argv[1] == "patched").image)
-    return 0
-
-
-if __name__ == "__main__":
-    main(cli)
+def _build(store: Store, commit: str, there: Path, name: str, flavour: str) -> None:
+    end = f"-{flavour}" if flavour else ""
+    log = store.here / f"build-{name.replace(' ', '-')}{end}.log"
+    log.write_text("")
+    with (objects(store.here / f"obj{end}") as obj,
+          stage(f"building {store.base.name} {name} {flavour}".rstrip()) as step):
+        store.check_out(commit)
+        first = not (obj / "vmlinux").exists()
+        configure(step, store, obj, fragments(flavour), log)
+        counted = store.here / f"steps{end}"
+        total = int(counted.read_text()) if counted.exists() else STEPS
+        cmd, env = make(store, obj, "Image")
+        steps = run_make(step, cmd, env, log, total if first else 0)
+        if first:
+            counted.write_text(f"{steps}\n")
+        new = there.with_name("new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        for copy, path in (("Image", f"arch/{ARCH}/boot/Image"), ("vmlinux", "vmlinux"), ("config", ".config"),
+                           ("System.map", "System.map"), ("release", "include/config/kernel.release")):
+            shutil.copy(obj / path, new / copy)
+        new.rename(there)

@@ -18,8 +18,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import deps
-from common import DISK_FULL, Err, cache_dir, flag, lock, run, stage, tail
+from ..common import DISK_FULL, Err, cache_dir, flag, lock, run, stage, tail
+from . import deps
 
 INDEX_AGE_S = 24 * 3600
 OWN = "own"

@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A base kernel and its patch queue as git trees.
-
-    tree.py tree       the edit tree: base commit, one commit a patch; prints its path
-    tree.py refresh    the edit tree's commits back into the patch directory
-
-The environment (make's command line) gives BASE, KSRC and FORCE.
+"""The store of a base: its source as a git commit, and commits made from it.
 
 Everything of one base is in one directory, build/<base> of the cache:
 
     base.git    the base's source as a commit, and commits made from it (a bare repository)
-    linux       the edit tree: a git repository of the user's, borrowing base.git's objects
-    test        the work tree of the test kernels (kernel.py)
+    linux       the edit tree (tree.py): a git repository of the user's, borrowing base.git's objects
+    test        the work tree of the test kernels
 
 Patches are applied in the index alone, as git am does it (mailinfo, apply, commit), so that
-no tree is touched before all of them have applied.
+no tree is touched before all of them have applied. git am itself wants a work tree, of 90,000
+files here, and takes what it does from the user's configuration.
 """
 
 from __future__ import annotations
@@ -24,22 +20,15 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import archive
-import bases
-import config
-import deps
-from common import DISK_FULL, FAIL, TOP, USAGE, Err, cache_dir, flag, lock, main, run, say, stage
+from ..common import DISK_FULL, FAIL, TOP, USAGE, Err, cache_dir, flag, lock, run, say, stage
+from . import archive, bases, deps
 
 NOBODY = "smmuv3-kdump"
 EPOCH = "2000-01-01T00:00:00+0000"
-BASE_REF = "refs/smmuv3-kdump/base"     # in the edit tree: the base commit it was made from
-PREREQ = "prereq"                       # patches in this subdirectory stay in it, with numbers of their own
-MADE_REF = "refs/smmuv3-kdump/made"     # and its tip when it and the queue were last the same
-QUEUE_KEY = "smmuv3-kdump.queue"        # and a hash of the queue's files at that time
+PREREQ = "prereq"       # patches in this subdirectory are not the series' own; they stay in it
 
 # What a build leaves in a source tree. The tree's own .gitignore will not do: that of the
 # archive's source packages ignores every file.
@@ -114,11 +103,16 @@ def shown(path: Path) -> str:
     return str(path.relative_to(TOP) if path.is_relative_to(TOP) else path)
 
 
+def is_own(patch: Path) -> bool:
+    """Is it of the series itself, and not of what a base lacks for it?"""
+    return patch.parent.name != PREREQ
+
+
 class Rejected(Err):
     """A patch that does not apply; `tip` is the commit of those before it."""
 
-    def __init__(self, cause: str, tip: str, rest: Sequence[Path]) -> None:
-        super().__init__(cause, "", FAIL)
+    def __init__(self, cause: str, next_step: str, tip: str, rest: Sequence[Path]) -> None:
+        super().__init__(cause, next_step, FAIL)
         self.tip = tip
         self.rest = rest
 
@@ -141,7 +135,6 @@ class Store:
         self.here = cache_dir("build", name)
         self.git_dir = self.here / "base.git"
         self.test = self.here / "test"
-        self.edit = self.here / "linux"
         self._commit = ""
 
     def git(self, *args: str | Path, index: str = "scratch.index", work: Path | None = None, check: bool = True,
@@ -298,32 +291,55 @@ class Store:
 
     # Commits on top of it.
 
+    def queue(self) -> list[Path]:
+        """The base's patches in order, with those of prereq/."""
+        return series(self.base.patches)
+
     def apply(self, parent: str, patches: Sequence[Path]) -> str:
-        """The commit that `git am` of these patches gives; remembered by their content."""
-        memo = self.here / "applied" / digest(parent, *(patch.read_bytes() for patch in patches))
-        if memo.exists():
-            return memo.read_text().strip()
-        tip = parent
-        self._index(parent)
+        """The commit that `git am` of these patches gives; each is remembered by what it stands on."""
+        return self.commits(parent, patches)[-1]
+
+    def commits(self, parent: str, patches: Sequence[Path]) -> list[str]:
+        """`parent`, and the commit of each patch on top of it."""
+        tips = [parent]
+        indexed = ""            # the commit that the index holds
         for number, patch in enumerate(patches):
-            message, diff = self.here / "message", self.here / "diff"
-            done = self.git("mailinfo", "-b", "--encoding=UTF-8", message, diff, data=patch.read_bytes(), check=False)
-            mail = dict(line.partition(": ")[::2] for line in done.stdout.splitlines())
-            if done.returncode or not {"Author", "Email", "Subject"} <= mail.keys() or not diff.stat().st_size:
-                raise Rejected(f"{shown(patch)} is not a mail that git am takes (From, Subject, a diff)",
-                               tip, patches[number:])
-            done = self.git("apply", "--cached", "--whitespace=nowarn", diff, check=False)
-            if "fatal:" in done.stderr:
-                raise Err(f"git apply {shown(patch)}: {done.stderr.strip()}", "run the same command again")
-            if done.returncode:
-                raise Rejected(f"{shown(patch)} does not apply: {_hunks(diff.read_text(errors='replace'), done.stderr)}",
-                               tip, patches[number:])
-            text = self.git("stripspace", data=(mail["Subject"] + "\n\n").encode() + message.read_bytes()).stdout
-            author: dict[str, str | None] = {"GIT_AUTHOR_NAME": mail["Author"], "GIT_AUTHOR_EMAIL": mail["Email"],
-                                             "GIT_AUTHOR_DATE": mail.get("Date", EPOCH)}
-            tip = self._commit_index(tip, text, author)
-        self._remember(memo, tip)
-        return tip
+            memo = self.here / "applied" / digest(tips[-1], patch.read_bytes())
+            if not memo.exists():
+                if indexed != tips[-1]:
+                    self._index(tips[-1])
+                indexed = self._apply(tips[-1], patch, patches[number:])
+                self._remember(memo, indexed)
+            tips.append(memo.read_text().strip())
+        return tips
+
+    def _apply(self, tip: str, patch: Path, rest: Sequence[Path]) -> str:
+        """The commit of one patch on top of `tip`, which the index holds."""
+        def rejected(cause: str) -> Rejected:
+            return Rejected(f"{shown(patch)} {cause} (on {self.version()})", self.verb("tree"), tip, rest)
+
+        message, diff = self.here / "message", self.here / "diff"
+        done = self.git("mailinfo", "-b", "--encoding=UTF-8", message, diff, data=patch.read_bytes(), check=False)
+        mail = dict(line.partition(": ")[::2] for line in done.stdout.splitlines())
+        if done.returncode or not {"Author", "Email", "Subject"} <= mail.keys() or not diff.stat().st_size:
+            raise rejected("is not a mail that git am takes (From, Subject, a diff)")
+        done = self.git("apply", "--cached", "--whitespace=nowarn", diff, check=False)
+        if "fatal:" in done.stderr:
+            raise Err(f"git apply {shown(patch)}: {done.stderr.strip()}", "run the same command again")
+        if done.returncode:
+            raise rejected(f"does not apply: {_hunks(diff.read_text(errors='replace'), done.stderr)}")
+        text = self.git("stripspace", data=(mail["Subject"] + "\n\n").encode() + message.read_bytes()).stdout
+        author: dict[str, str | None] = {"GIT_AUTHOR_NAME": mail["Author"], "GIT_AUTHOR_EMAIL": mail["Email"],
+                                         "GIT_AUTHOR_DATE": mail.get("Date", EPOCH)}
+        return self._commit_index(tip, text, author)
+
+    def tree_of(self, commit: str) -> str:
+        """The id of a commit's content."""
+        return self.git("rev-parse", f"{commit}^{{tree}}").stdout.strip()
+
+    def verb(self, verb: str) -> str:
+        """The make command of a verb on this base."""
+        return f"make {verb} BASE={self.base.name}" + (f" KSRC={self.ksrc}" if self.ksrc else "")
 
     def overlay(self, parent: str, files: Mapping[str, bytes], message: str) -> str:
         """The commit with these files laid over its tree."""
@@ -367,175 +383,6 @@ class Store:
         self.git("read-tree", "--reset", "-u", commit, index="test.index", work=self.test)
         return self.test
 
-    # The edit tree.
-
-    def queue(self) -> list[Path]:
-        return series(self.base.patches)
-
-    def in_edit(self, *args: str | Path, check: bool = True) -> str:
-        return git("-C", self.edit, *args, check=check).stdout.strip()
-
-    def _sync(self, head: str) -> None:
-        """Record that the edit tree and the queue are the same at this commit."""
-        self.in_edit("update-ref", BASE_REF, self.source())
-        self.in_edit("update-ref", MADE_REF, head)
-        self.in_edit("config", QUEUE_KEY, self._queue_hash())
-
-    def _queue_hash(self) -> str:
-        return digest(self.source(), *(patch.read_bytes() for patch in self.queue()))
-
-    def _same(self, one: str, other: str) -> bool:
-        """Two commits with the same patches, whoever committed them and when."""
-        def content(tip: str) -> str:
-            return self.in_edit("log", "--format=%T%n%an%n%ae%n%aI%n%B", f"{self.source()}..{tip}")
-        return one == other or content(one) == content(other)
-
-    def _busy(self) -> str:
-        names = {"rebase-merge": "a rebase", "rebase-apply": "a rebase or git am", "CHERRY_PICK_HEAD": "a cherry-pick",
-                 "MERGE_HEAD": "a merge"}
-        return next((what for name, what in names.items() if (self.edit / ".git" / name).exists()), "")
-
-    def _make(self, commit: str) -> None:
-        """A new edit tree at this commit; it is there whole or not at all."""
-        new = self.here / "linux.new"
-        shutil.rmtree(new, ignore_errors=True)
-        with stage(f"writing {self.edit}"):
-            git("init", "-q", "-b", "queue", new)
-            (new / ".git" / "objects" / "info" / "alternates").write_text(f"{self.git_dir / 'objects'}\n")
-            (new / ".git" / "info" / "attributes").write_text((self.git_dir / "info" / "attributes").read_text())
-            git("-C", new, "reset", "-q", "--hard", commit)
-            new.rename(self.edit)
-        self._sync(commit)
-
-    def tree(self) -> Path:
-        """The edit tree with the queue applied. What the user has in it is never lost."""
-        with self.lock():
-            source = self.source()
-            there = (self.edit / ".git").is_dir()
-            try:
-                tip = self.apply(source, self.queue())
-            except Rejected as err:
-                if not there:
-                    self._make(err.tip)
-                raise Err(f"{err.cause} (on {self.version()})",
-                          f"cd {self.edit} && git checkout --detach {err.tip[:12]} && git am --reject "
-                          + " ".join(str(patch) for patch in err.rest)
-                          + f"\n        mend what it rejects, `git am --continue`; then here: {self._verb('refresh')}",
-                          FAIL) from err
-            if not there:
-                self._make(tip)
-                return self.edit
-            head = self.in_edit("rev-parse", "HEAD")
-            if self._same(head, tip):
-                self._sync(head)
-            elif self.in_edit("config", QUEUE_KEY, check=False) == self._queue_hash():
-                say(f"note: the tree holds changes that are not in the queue; {self._verb('refresh')} writes them there")
-            elif head == self._made() and not self._busy() and not self._changes():
-                with stage(f"bringing {self.edit} to the queue"):
-                    self.in_edit("reset", "-q", "--keep", tip)
-                self._sync(tip)
-            elif self._holds(tip):
-                self._sync(tip)
-                say(f"note: the tree holds commits that are not in the queue; {self._verb('refresh')} writes them there")
-            else:
-                raise Err(f"{self.edit} has commits or changes of its own, and the queue or the base changed as well; "
-                          "it is left as it is",
-                          f"commit what is there, then: git -C {self.edit} rebase --onto {tip[:12]} "
-                          f"{self._made()[:12]}; or move it away", FAIL)
-            return self.edit
-
-    def _made(self) -> str:
-        return self.in_edit("rev-parse", "-q", "--verify", MADE_REF, check=False)
-
-    def _holds(self, tip: str) -> bool:
-        """Is the tree built upon the queue as it is now (and not upon patches that it has lost since)?"""
-        def before(one: str, other: str) -> bool:
-            return git("-C", self.edit, "merge-base", "--is-ancestor", one, other, check=False).returncode == 0
-        return before(tip, "HEAD") and not (before(tip, self._made()) and before(self._made(), "HEAD"))
-
-    def _verb(self, verb: str) -> str:
-        return f"make {verb} BASE={self.base.name}" + (f" KSRC={self.ksrc}" if self.ksrc else "")
-
-    def _changes(self) -> list[str]:
-        """Files of the edit tree that are not as committed."""
-        patterns = self.here / "products"
-        patterns.write_text(PRODUCTS)
-        changed = self.in_edit("diff", "--name-only", "HEAD").splitlines()
-        return changed + self.in_edit("ls-files", "-o", f"--exclude-from={patterns}").splitlines()
-
-    def refresh(self, force: bool = False) -> Path:
-        """The edit tree's commits into the patch directory. Bytes depend on the commits alone."""
-        with self.lock():
-            source = self.source()
-            if not (self.edit / ".git").is_dir():
-                raise Err(f"there is no edit tree {self.edit}", self._verb("tree"), USAGE)
-            if self._busy():
-                raise Err(f"{self._busy()} is under way in {self.edit}", "finish or abort it, and run this again", FAIL)
-            changes = self._changes()
-            if changes:
-                raise Err(f"{self.edit} has uncommitted changes: {', '.join(changes[:5])}"
-                          + (f" and {len(changes) - 5} more" if len(changes) > 5 else ""),
-                          "commit them (git add -f for new files) or undo them", FAIL)
-            if git("-C", self.edit, "merge-base", "--is-ancestor", source, "HEAD", check=False).returncode:
-                raise Err(f"the tree's HEAD is not built on the base {self.version()} ({source[:12]})",
-                          f"git -C {self.edit} rebase --onto {source[:12]} {BASE_REF}", FAIL)
-            if self.in_edit("rev-list", "--merges", f"{source}..HEAD"):
-                raise Err("the tree has a merge: a queue is a line", f"git -C {self.edit} rebase {source[:12]}", FAIL)
-            self._check_seen(source)
-            new = self.here / "refresh"
-            shutil.rmtree(new, ignore_errors=True)
-            # All that git might take from a configuration or change between its versions is fixed.
-            self.in_edit("format-patch", "-q", "--output-directory", new, "--zero-commit", "--no-signature",
-                         "--no-numbered", "--full-index", "--no-renames", "--no-attach", "--no-thread",
-                         "--no-cover-letter", "--no-base", "--no-notes", "--no-ext-diff", "--no-textconv", "--binary",
-                         "--diff-algorithm=myers", "--indent-heuristic", "-U3", "--no-stat",
-                         "--src-prefix=a/", "--dst-prefix=b/", "--subject-prefix=PATCH", "--filename-max-length=64",
-                         "--no-encode-email-headers", f"{source}..HEAD")
-            made = sorted(new.glob("*.patch"))
-            if not self._same(self.apply(source, made), "HEAD"):
-                raise Err("the patches, applied again, do not give the tree's commits",
-                          "look for lines `---` or `diff ` in a commit message, and for an author without a name", FAIL)
-            self._write(made, force)
-            self._sync(self.in_edit("rev-parse", "HEAD"))
-            return self.base.patches
-
-    def _check_seen(self, source: str) -> None:
-        """The queue must not hold anything that the tree's commits were made without."""
-        if self.in_edit("config", QUEUE_KEY, check=False) == self._queue_hash():
-            return
-        try:
-            tip = self.apply(source, self.queue())
-        except Rejected as err:
-            tip = err.tip
-        if not self._holds(tip):
-            raise Err(f"{shown(self.base.patches)} changed since the tree was made: refresh would undo that",
-                      f"{self._verb('tree')} says how to bring the two together", FAIL)
-
-    def _write(self, made: Sequence[Path], force: bool) -> None:
-        there = self.base.patches
-        there.mkdir(parents=True, exist_ok=True)
-        old = {_slug(patch): patch for patch in (self.queue() if there.is_dir() else [])}
-        written, names = [], []
-        counts = {"": 0, PREREQ: 0}
-        for patch in made:
-            before = old.get(_slug(patch))
-            where = PREREQ if before and before.parent == there / PREREQ else ""
-            counts[where] += 1
-            name = os.path.join(where, f"{counts[where]:04d}-{_slug(patch)}")
-            names.append(name)
-            content = patch.read_bytes()
-            if before and not force and before.read_bytes() != content and _gist(before) == _gist(patch):
-                say(f"{before.name}: only offsets changed, left as it is (FORCE=1 writes it)")
-                content = before.read_bytes()
-            if _replace(there / name, content):
-                written.append(name)
-        if _replace(there / "series", "".join(f"{name}\n" for name in names).encode()):
-            written.append("series")
-        for gone in {*there.glob("*.patch"), *there.glob(f"{PREREQ}/*.patch")} - {there / name for name in names}:
-            gone.unlink()
-            written.append(f"{gone.relative_to(there)} (removed)")
-        say(f"{shown(there)}: " + (f"written: {', '.join(written)}" if written else "nothing to change"))
-
 
 def _untar(deb: Path, package: str, to: Path, next_step: str) -> None:
     """The source archive inside the package, unpacked without being stored itself."""
@@ -578,46 +425,3 @@ def _hunks(diff: str, said: str) -> str:
     if not found:
         found = [line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: ")] or [said]
     return "; ".join(found)
-
-
-def _slug(patch: Path) -> str:
-    return re.sub(r"^\d+-", "", patch.name)
-
-
-def _gist(patch: Path) -> list[bytes]:
-    """A patch without what moves when only its surroundings do."""
-    return [b"@@" if line.startswith(b"@@ -") else line for line in patch.read_bytes().splitlines()
-            if not line.startswith((b"index ", b"From "))]
-
-
-def _replace(path: Path, content: bytes) -> bool:
-    if path.is_file() and path.read_bytes() == content:
-        return False
-    partial = path.with_name(f".{path.name}.new")
-    try:
-        partial.write_bytes(content)
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return True
-
-
-def ensure(base: str, ksrc: str | None = None) -> Path:
-    """The edit tree of a base, its series applied."""
-    return Store(base, ksrc).tree()
-
-
-def cli() -> int:
-    if sys.argv[1:] not in (["tree"], ["refresh"]):
-        raise Err("one argument: tree or refresh", "make help", USAGE)
-    base = os.environ.get("BASE") or config.load().base
-    store = Store(base)
-    if sys.argv[1] == "tree":
-        print(store.tree())
-    else:
-        print(store.refresh(force=flag("FORCE")))
-    return 0
-
-
-if __name__ == "__main__":
-    main(cli)

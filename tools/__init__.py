@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the verbs do: `python3 -m tools <verb>`, which `make <verb>` calls.
+
+Each room may use those above it in this list and none below (tests/test_style.py asserts it):
+
+    common      errors, the cache, progress, commands, locks
+    results     the one result of whatever is judged, its reports, the directory of a run
+    queue       a base's source and its patches: manifest, archive, configuration, store, edit tree
+    machine     QEMU: which one, its start, its deadline, its end, its console
+    kernel      the kernels of a base: build, unit tests, gate, bench
+    crash       the crash test: scenario, workload, guest, judge, report
+    check       make check
+    __main__    the table of the verbs
+
+`lint` stands alone: it uses no other room, and its folder works anywhere.
+"""

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is crashed and how: the values of Kconfig's menu "Crash scenario", and what follows from them.
+
+A Scenario goes whole from the configuration to whatever it acts on (the machine's command, the
+kernels' command lines, the guest, the workload) and to the rule that needs it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import machine
+from ..common import USAGE, Err
+from ..queue.config import Value
+
+MEMORY, CRASH_MEMORY = "512M", "160M"
+SETTLE_MS = 100                 # that the crash kernel is held after the SMMU's probe, so that frames fall there
+RING = 3500                     # frames that the network card's ring may be asked to hold
+TRACE = "trace.log"
+DAMAGE_CRASH_MEMORY = "crash-memory"
+L1_INDEX, L1_SPAN = 5, 9        # the descriptor that is damaged: StreamIDs 0x500 to 0x5ff, unused
+NIC, SLOW, DUMP = 0x8, 0x10, 0x18
+# StreamID -> what it is in the table: bus 0, device = StreamID / 8
+DEVICES = {NIC: "NIC", SLOW: "slow NVMe", DUMP: "dump NVMe"}
+
+
+class Scenario:
+    """CONFIG_CRASH_X of Kconfig is `x`, with the type that it has there."""
+
+    if TYPE_CHECKING:
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __init__(self, values: Mapping[str, Value]) -> None:
+        self.values = dict(values)
+        self.__dict__.update(values)
+        damage = str(values["damage"])
+        if damage not in ("", DAMAGE_CRASH_MEMORY) and not re.fullmatch(r"0x[0-9a-f]{1,10}[048c]000", damage):
+            raise Err(f"CONFIG_CRASH_DAMAGE={damage}: neither {DAMAGE_CRASH_MEMORY} nor an address at a multiple of "
+                      "0x4000", "make menuconfig", USAGE)
+
+    @property
+    def reads(self) -> int:
+        """Reads for as long as the crash kernel takes to come to its disks, but not much longer:
+        what is left over holds up its own first reads."""
+        milliseconds = 2000 + 3000 * self.need_reads + self.delay_ms
+        return int(min(max(self.read_iops * milliseconds // 1000, 4), 256))
+
+    @property
+    def frames(self) -> int:
+        """Frames a second, no more than the ring holds until the crash kernel comes to the card:
+        a full ring proves nothing."""
+        return int(min(self.frame_rate, RING * 1000 // (2000 + self.delay_ms)))
+
+    def first_cmdline(self) -> str:
+        return f"console=ttyAMA0 crashkernel={CRASH_MEMORY} panic=20 {self.cmdline_first}".rstrip()
+
+    def crash_cmdline(self) -> str:
+        words = ["console=ttyAMA0 earlycon=pl011,0x9000000 ignore_loglevel nr_cpus=1 reset_devices"]
+        words += [f"smmu_kdump_test.delay_ms={self.delay_ms}"] if self.delay_ms else []
+        return " ".join([*words, f"smmu_kdump_test.settle_ms={SETTLE_MS}", self.cmdline_crash]).rstrip()
+
+    def descriptor(self, crash_memory: Sequence[Sequence[str]]) -> int | None:
+        """The L1 descriptor that is written before the panic: a full L2 table at the damaged address."""
+        start = crash_memory[0][0] if self.damage == DAMAGE_CRASH_MEMORY else self.damage
+        return int(start, 0) | L1_SPAN if start else None
+
+    def command(self, qemu: Sequence[str], image: Path, initrd: Path) -> list[str]:
+        """QEMU's command; its disks and sockets are those of workload.py."""
+        return [
+            *machine.command(qemu, image, self.first_cmdline(), machine="virt,iommu=smmuv3,gic-version=3,its=on",
+                             memory=MEMORY),
+            "-msg", "timestamp=on", "-D", TRACE, "-d", "guest_errors,trace:smmuv3_*", "-initrd", str(initrd),
+            "-netdev", "dgram,id=n0,local.type=unix,local.path=nic.sock,remote.type=unix,remote.path=host.sock",
+            "-device", f"e1000e,netdev=n0,addr={NIC >> 3:x},romfile=",
+            "-drive", f"file=slow.raw,if=none,id=d0,format=raw,cache=none,throttling.iops-read={self.read_iops}",
+            "-device", f"nvme,drive=d0,serial=slow,addr={SLOW >> 3:x}",
+            "-drive", "file=vmcore,if=none,id=d1,format=raw,cache=unsafe",
+            "-device", f"nvme,drive=d1,serial=dump,addr={DUMP >> 3:x}",
+            "-chardev", "socket,id=verdict,path=verdict.sock,server=on,wait=off",
+            "-global", "virtio-mmio.force-legacy=false", "-device", "virtio-serial-device",
+            "-device", "virtserialport,chardev=verdict,name=verdict",
+        ]

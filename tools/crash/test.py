@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""make crash-test, make scenarios: crash the unpatched and the patched kernel, judge both."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import time
+from pathlib import Path
+
+from .. import common, machine
+from ..common import LOST, TOP, Err, cache_dir, run, stage
+from ..kernel import build
+from ..queue import config, deps
+from ..results import Report, run_directory, worst
+from . import guest, judge, report, workload
+from .scenario import Scenario
+
+SPACE = 1 << 30                 # bytes that two runs may leave behind
+FILES = "\n  unpatched/, patched/: console.log  trace.log  vmcore  qemu.sh (the exact command)"
+
+
+def trace_reader() -> Path:
+    """trace.c, compiled once for each of its contents."""
+    source = Path(__file__).with_name("trace.c")
+    key = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    binary = cache_dir("crash", "tools") / f"trace-{key}"
+    if not binary.exists():
+        partial = binary.with_name(f".{binary.name}.{os.getpid()}")
+        run(["gcc", "-O2", "-Wall", "-o", partial, source])
+        partial.rename(binary)
+    return binary
+
+
+@dataclasses.dataclass
+class Crash:
+    """A crash test: both runs, their report, its directory."""
+    runs: dict[str, judge.Judgement]
+    report: Report
+    directory: Path
+
+
+def crash_test(conf: config.Config) -> Crash:
+    base = conf.base
+    deps.need("vmcore", "kernel")
+    qemu, name = machine.find()
+    reader = trace_reader()
+    setup = Scenario(conf.starting("CRASH_"))
+    top = run_directory("crash-test", base, SPACE)
+    runs: dict[str, judge.Judgement] = {}
+    keys = {}
+    for which, count in (("unpatched", 0), ("patched", None)):
+        built = build.build(base, count)
+        keys[which] = built.key
+        initrd = guest.initrd(built.image)
+        (top / which).mkdir()
+        with stage(f"crashing {base} {which}") as step:
+            ran = workload.boot(top / which, setup.command(qemu, built.image, initrd), setup, step.update)
+        with stage(f"judging {base} {which}"):
+            runs[which] = judge.judge_run(ran, reader, which, runs.get("unpatched"))
+    about = {"qemu": name, "kernels": keys, "scenario": setup.values,
+             "runs": {which: dataclasses.asdict(judged) for which, judged in runs.items()}}
+    found = Report("crash-test", base, runs["patched"].results, about, runs["unpatched"].results)
+    found.text = report.page(base, name, setup, runs, found.verdict)
+    return Crash(runs, found, top)
+
+
+def main() -> int:
+    """make crash-test"""
+    crash = crash_test(config.load())
+    stages = "".join(f"  {seconds:8.1f} s  {name}\n" for name, seconds in common.STAGES)
+    crash.report.text += f"\nstages\n{stages}"
+    return crash.report.show(crash.directory, FILES)
+
+
+def scenarios() -> int:
+    """make scenarios: the default crash and every one of configs/, each in a few lines."""
+    names = [path.name for path in sorted((TOP / "configs").glob("*_defconfig")) if "CONFIG_CRASH_" in path.read_text()]
+    text = ""
+    found = []
+    for name in ["default_defconfig", *names]:
+        begin = time.monotonic()
+        crash = crash_test(config.load(name))
+        crash.report.write(crash.directory)
+        scenario = name.removesuffix("_defconfig")
+        lines = report.line(scenario, crash.runs, crash.report.verdict, time.monotonic() - begin)
+        print(f"{lines}    reports in {crash.directory}", flush=True)
+        text += lines
+        found += [dataclasses.replace(result, suite=scenario) for result in crash.report.results]
+    base = crash.report.subject
+    whole = Report("scenarios", base, found, {"qemu": crash.report.about["qemu"]})
+    whole.text = f"scenarios of {base}: {crash.report.about['qemu']}\n\n{text}\n{worst(found)}\n"
+    return whole.show(run_directory("scenarios", base))
+
+
+def memory(base: str) -> dict[str, dict[str, int]]:
+    """Of both crash kernels in one default crash, for the bench."""
+    os.environ["BASE"] = base
+    crash = crash_test(config.load())
+    crash.report.write(crash.directory)
+    found = {which: {key: run.figures[key] for key in ("available_kib", "queues_kib") if key in run.figures}
+             for which, run in crash.runs.items()}
+    silent = [which for which, figures in found.items() if not figures]
+    if silent:
+        raise Err(f"the {silent[0]} crash kernel did not tell its memory", f"see {crash.directory}/{silent[0]}", LOST)
+    return found

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The virtual machine: which QEMU, its start, its deadline, its end with ours, its sockets and console.
+
+What QEMU opens is named relative to the run's directory, so that the saved command can be run
+again as it is. No network port is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import re
+import select
+import shlex
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .common import Err, cache_dir, run
+from .queue import archive, deps
+
+CONSOLE = "console.log"
+MIN_QEMU = (10, 0)              # the first that models GBPA
+# What of the newer QEMU is unpacked; its libraries are those that the system's QEMU needs.
+QEMU_PACKAGES = ("qemu-system-arm", "qemu-system-data", "qemu-system-common")
+
+# What no kernel may say ...
+COMPLAINTS = re.compile(
+    r"WARNING:|\bBUG\b|\bOops\b|Internal error|Unable to handle kernel|------------\[ cut here \]|"
+    r"\bK[AC]SAN\b|\bKFENCE\b|\bUBSAN\b|soft lockup|hard LOCKUP|hung_task|blocked for more than|"
+    r"detected stalls?|self-detected stall|possible (circular|recursive) locking|inconsistent lock state|"
+    r"suspicious RCU usage|bad unlock balance|scheduling while atomic|sleeping function called|"
+    r"DEBUG_LOCKS_WARN_ON")
+# ... but for these: (pattern, reason)
+ALLOWED: tuple[tuple[str, str], ...] = (
+    (r"kasan: KernelAddressSanitizer initialized", "the sanitizer says that it is there"),
+)
+
+
+def complaints(console: str) -> list[str]:
+    """The lines in which a kernel complains."""
+    return [line.strip() for line in console.splitlines()
+            if COMPLAINTS.search(line) and not any(re.search(pattern, line) for pattern, _ in ALLOWED)]
+
+
+def _version(command: list[str]) -> tuple[int, ...]:
+    said = run([*command, "--version"]).stdout
+    match = re.search(r"version (\d+)\.(\d+)\.(\d+)", said)
+    if not match:
+        raise Err(f"{command[0]} does not tell its version: {said.strip()[:80]}")
+    return tuple(map(int, match.groups()))
+
+
+def find() -> tuple[list[str], str]:
+    """The command and name of the system's QEMU if it models GBPA, else of the backports suite's."""
+    deps.need("qemu")
+    own = _version(["qemu-system-aarch64"])
+    if own >= MIN_QEMU:
+        return ["qemu-system-aarch64"], "QEMU " + ".".join(map(str, own))
+    suite = platform.freedesktop_os_release()["VERSION_CODENAME"] + "-backports"
+    trees = [archive.unpack(archive.fetch(name, arch=archive.native(), suites=[suite])) for name in QEMU_PACKAGES]
+    # One directory with the files of all, as the packages refer to each other.
+    key = hashlib.sha256(" ".join(tree.name for tree in trees).encode()).hexdigest()[:16]
+    top = cache_dir("crash", "tools") / f"qemu-{key}"
+    if not top.is_dir():
+        partial = top.with_name(f".{top.name}.{os.getpid()}")
+        for tree in trees:
+            shutil.copytree(tree, partial, symlinks=True, dirs_exist_ok=True)
+        partial.rename(top)
+    command = [str(top / "usr/bin/qemu-system-aarch64"), "-L", str(top / "usr/share/qemu")]
+    found = _version(command)
+    if found < MIN_QEMU:
+        raise Err(f"{suite} has QEMU {'.'.join(map(str, found))}, and GBPA needs 10.0", "install a QEMU that is newer")
+    return command, "QEMU " + ".".join(map(str, found))
+
+
+def command(qemu: Sequence[str], image: Path, cmdline: str, *, machine: str = "virt,gic-version=3",
+            memory: str = "1G", cpus: int = 2) -> list[str]:
+    """What every machine has; its console is a file of the run's directory."""
+    return [*qemu, "-M", machine, "-cpu", "cortex-a57", "-smp", str(cpus), "-m", memory, "-nodefaults",
+            "-display", "none", "-monitor", "none", "-no-reboot", "-serial", f"file:{CONSOLE}",
+            "-kernel", str(image), "-append", cmdline]
+
+
+def _script(argv: Sequence[str]) -> str:
+    """The command as a script: options one a line."""
+    lines, line = [], shlex.quote(argv[0])
+    for word in argv[1:]:
+        if word.startswith("-"):
+            lines.append(line)
+            line = "    " + word
+        else:
+            line += " " + shlex.quote(word)
+    lines.append(line)
+    return ("#!/bin/sh\n# The run's QEMU. Its sockets are its own; nothing needs to listen.\n"
+            'cd "$(dirname "$0")" || exit\nexec ' + " \\\n".join(lines) + "\n")
+
+
+class Machine:
+    """A running QEMU, for a `with`: at its end, or when this process dies, QEMU is gone.
+
+    `lost` says why it was given up, or ''. What QEMU itself refuses is an Err."""
+
+    def __init__(self, directory: Path, argv: Sequence[str], limit: float) -> None:
+        self.directory = directory
+        self.limit = limit
+        self.lost = ""
+        self.begin = time.time()
+        self.end = 0.0
+        self._script = directory / "qemu.sh"
+        self._script.write_text(_script(argv))
+        self._script.chmod(0o755)
+        (directory / CONSOLE).write_bytes(b"")
+        self._deadline = time.monotonic() + limit
+        self._stack = contextlib.ExitStack()
+        self._handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        self._stack.callback(os.close, self._handle)
+        said = self._stack.enter_context(open(directory / "qemu.log", "w"))
+        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *argv], cwd=directory,
+                                        stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                                        start_new_session=True)
+        self._stack.callback(self._kill)
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        self._stack.close()
+        self.end = time.time()
+        for path in self.directory.glob("*.sock"):
+            path.unlink()
+
+    def _kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.begin
+
+    def running(self, pause: float = 0.2) -> bool:
+        """After at most `pause` seconds: has neither QEMU nor the time ended?"""
+        if time.monotonic() >= self._deadline:
+            self.lost = f"no end after {self.limit:.0f} s"
+            return False
+        try:
+            self.process.wait(pause)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def refused(self) -> Err:
+        """QEMU ended at once: why."""
+        why = (self.directory / "qemu.log").read_text().strip() or f"exit code {self.process.wait()}"
+        return Err(f"QEMU does not start: {why}", f"try {self._script}")
+
+    def place(self, name: str) -> str:
+        """A socket of the run's directory: its full name may be longer than a socket address holds."""
+        return f"/proc/self/fd/{self._handle}/{name}"
+
+    def connect(self, name: str, kind: socket.SocketKind) -> socket.socket:
+        """Connect to a socket that QEMU is about to make."""
+        sock = self._stack.enter_context(socket.socket(socket.AF_UNIX, kind))
+        while True:
+            try:
+                sock.connect(self.place(name))
+                return sock
+            except (FileNotFoundError, ConnectionRefusedError):
+                if not self.running(0.01):
+                    raise self.refused() from None
+
+    def bind(self, name: str) -> socket.socket:
+        """A datagram socket that QEMU sends to."""
+        sock = self._stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        sock.bind(self.place(name))
+        return sock
+
+    def lines(self, channel: socket.socket) -> Iterator[str]:
+        """What the guest says on a stream socket, until QEMU or the time ends."""
+        pending = b""
+        while True:
+            alive = self.running(0)
+            if self.lost:
+                return
+            ready = select.select([channel], [], [], 0.2 if alive else 0)[0]
+            data = channel.recv(65536) if ready else b""
+            if not data and (ready or not alive):
+                break
+            *lines, pending = (pending + data).split(b"\n")
+            yield from (line.decode(errors="replace").strip() for line in lines if line.strip())
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.lost = "QEMU hung up and did not end"
