@@ -195,7 +195,8 @@ def paint(text: str, verdict: Status) -> str:
 def run_directory(verb: str, base: str, space: int = 0) -> Path:
     """A new directory for a run that needs so many bytes; `latest` names it, the oldest ones go."""
     top = cache_dir("runs", verb, base)
-    old = sorted(path for path in top.iterdir() if re.match(r"\d{8}-\d{6}", path.name))
+    old = sorted((path for path in top.iterdir() if re.match(r"\d{8}-\d{6}", path.name)),
+                 key=lambda path: path.stat().st_mtime_ns)
     for path in old[:max(len(old) - KEEP + 1, 0)]:
         shutil.rmtree(path, ignore_errors=True)
     free = shutil.disk_usage(top).free

@@ -86,8 +86,9 @@ def _landed(program: Any, block: bytes, pieces: list[str]) -> bool:
 
 def main(path: Path, text: str, nonce: int, buffers: dict[str, list[str]]) -> dict[str, Any]:
     import drgn
-    found: dict[str, Any] = {"frames": frames(path, nonce), "reads": [], "error": ""}
+    found: dict[str, Any] = {"frames": [], "reads": [], "error": ""}
     try:
+        found["frames"] = frames(path, nonce)
         program = drgn.Program()
         program.set_core_dump(str(path))
         found["reads"] = [int(index) for index, pieces in buffers.items()

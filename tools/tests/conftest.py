@@ -17,6 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from ..crash.scenario import Scenario
+from ..queue import config
+
 TOP = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
 A_C = "drivers/iommu/a.c"
@@ -156,3 +159,8 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
+
+
+def a_scenario(**changed: str | int | bool) -> Scenario:
+    """The default crash, but for these values."""
+    return Scenario(config.load("default_defconfig").starting("CRASH_") | changed)
