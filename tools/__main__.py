@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 from . import check, common
-from .common import USAGE, Err, flag
+from .common import USAGE, Err
 from .crash import test
 from .kernel import bench, gate, kunit
 from .queue import bases, config, tree
@@ -20,7 +20,8 @@ from .queue.store import Store
 
 def _lint_options(*names: str) -> list[str]:
     """`--repo X` for REPO=X of the command line, and so on."""
-    return [word for name in names if os.environ.get(name) for word in (f"--{name.lower()}", os.environ[name])]
+    given = [name for name in names if os.environ.get(name)]
+    return [word for name in given for word in (f"--{name.lower()}", os.environ[name])]
 
 
 def lint_branch() -> int:

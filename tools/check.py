@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""make check: the tests of the host tools, the driver's unit tests and one crash test; their counts in one last line.
+"""make check: the tests of the host tools, the driver's unit tests and one crash test.
 
-Base and scenario are the default ones, whatever .config says; BASE=, KSRC= and CONFIG= choose
-others. A part that could not run or proved nothing is neither passed nor failed; then the exit
-code tells what happened.
+The last line has their counts. Base and scenario are the default ones, whatever .config says;
+BASE=, KSRC= and CONFIG= choose others. A part that could not run or proved nothing is neither
+passed nor failed; then the exit code tells what happened.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ UNTRIED = {Status.ENVIRONMENT, Status.INVALID, Status.LOST}
 
 def host_tests(where: Path) -> list[Result]:
     junit = where / "pytest.xml"
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={junit}",
-                           TOP / "tools" / "tests"], cwd=TOP)
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run([*pytest, f"--junitxml={junit}", TOP / "tools" / "tests"], cwd=TOP)
     found = from_junit(junit, "pytest") if junit.exists() else []
     if done.returncode and not count(found)[Status.FAIL]:
         found.append(Result("pytest", "the run", Status.FAIL, f"pytest ended with {done.returncode}"))
@@ -64,7 +64,8 @@ def main() -> int:
     untried = [result for result in found if result.status in UNTRIED]
     judged = [result for result in found if result.status not in UNTRIED]
     report = Report("check", "all", found)
-    report.text = "\n".join([*(f"{result.status}: {result.suite}: {result.detail}" for result in untried), counted(judged)])
+    lines = [f"{result.status}: {result.suite}: {result.detail}" for result in untried]
+    report.text = "\n".join([*lines, counted(judged)])
     report.write(where)
     print(f"reports in {where}\n\n{report.text}", flush=True)
     # What kept a part from being judged says more than a failure does.

@@ -56,14 +56,19 @@ def _version(command: list[str]) -> tuple[int, ...]:
     return tuple(map(int, match.groups()))
 
 
+def _name(version: tuple[int, ...]) -> str:
+    return "QEMU " + ".".join(map(str, version))
+
+
 def find() -> tuple[list[str], str]:
     """The command and name of the system's QEMU if it models GBPA, else of the backports suite's."""
     deps.need("qemu")
     own = _version(["qemu-system-aarch64"])
     if own >= MIN_QEMU:
-        return ["qemu-system-aarch64"], "QEMU " + ".".join(map(str, own))
+        return ["qemu-system-aarch64"], _name(own)
     suite = platform.freedesktop_os_release()["VERSION_CODENAME"] + "-backports"
-    trees = [archive.unpack(archive.fetch(name, arch=archive.native(), suites=[suite])) for name in QEMU_PACKAGES]
+    debs = [archive.fetch(name, arch=archive.native(), suites=[suite]) for name in QEMU_PACKAGES]
+    trees = [archive.unpack(deb) for deb in debs]
     # One directory with the files of all, as the packages refer to each other.
     key = hashlib.sha256(" ".join(tree.name for tree in trees).encode()).hexdigest()[:16]
     top = cache_dir("crash", "tools") / f"qemu-{key}"
@@ -75,8 +80,8 @@ def find() -> tuple[list[str], str]:
     command = [str(top / "usr/bin/qemu-system-aarch64"), "-L", str(top / "usr/share/qemu")]
     found = _version(command)
     if found < MIN_QEMU:
-        raise Err(f"{suite} has QEMU {'.'.join(map(str, found))}, and GBPA needs 10.0", "install a QEMU that is newer")
-    return command, "QEMU " + ".".join(map(str, found))
+        raise Err(f"{suite} has {_name(found)}, and GBPA needs 10.0", "install a QEMU that is newer")
+    return command, _name(found)
 
 
 def command(qemu: Sequence[str], image: Path, cmdline: str, *, machine: str = "virt,gic-version=3",
@@ -88,17 +93,8 @@ def command(qemu: Sequence[str], image: Path, cmdline: str, *, machine: str = "v
 
 
 def _script(argv: Sequence[str]) -> str:
-    """The command as a script: options one a line."""
-    lines, line = [], shlex.quote(argv[0])
-    for word in argv[1:]:
-        if word.startswith("-"):
-            lines.append(line)
-            line = "    " + word
-        else:
-            line += " " + shlex.quote(word)
-    lines.append(line)
     return ("#!/bin/sh\n# The run's QEMU. Its sockets are its own; nothing needs to listen.\n"
-            'cd "$(dirname "$0")" || exit\nexec ' + " \\\n".join(lines) + "\n")
+            f'cd "$(dirname "$0")" || exit\nexec {shlex.join(argv)}\n')
 
 
 class Machine:

@@ -72,7 +72,8 @@ def counted(results: Sequence[Result]) -> str:
     """"3 passed, 1 failed, 2 skipped": whatever did not pass and was not skipped failed."""
     found = count(results)
     passed, skipped = found[Status.PASS], found[Status.SKIPPED]
-    return f"{passed} passed, {len(results) - passed - skipped} failed" + (f", {skipped} skipped" if skipped else "")
+    text = f"{passed} passed, {len(results) - passed - skipped} failed"
+    return text + f", {skipped} skipped" * bool(skipped)
 
 
 @dataclass
@@ -108,7 +109,7 @@ class Report:
         """Write all forms, print the table and where they are; the verb's exit code."""
         self.write(directory)
         print(paint(self.text.rstrip(), self.verdict) if sys.stdout.isatty() else self.text.rstrip())
-        print(f"\nreports in {directory}\n  table.txt  result.json  junit.xml  result.ktap  {more}".rstrip(), flush=True)
+        print(f"\nreports in {directory}\n  table.txt  result.json  junit.xml  result.ktap  {more}")
         return self.verdict.code
 
 

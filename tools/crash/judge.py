@@ -53,7 +53,7 @@ class Judgement:
     results: list[Result]
     seconds: float
     rows: list[Row] = field(default_factory=list)
-    figures: dict[str, Any] = field(default_factory=dict)   # what the rules counted, and the crash kernel's memory
+    figures: dict[str, Any] = field(default_factory=dict)   # what the rules counted; memory()
     trace: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -64,8 +64,10 @@ class Judgement:
     def why(self) -> str:
         """The rules that gave the verdict, or what happened to the machine."""
         bad = [result for result in self.results if result.status is self.verdict is not Status.PASS]
-        rules = [result.name.removeprefix("rule ").partition(":")[0] for result in bad if result.name.startswith("rule ")]
-        return f"rule{'s' if len(rules) > 1 else ''} {', '.join(rules)}" if rules else bad[0].detail if bad else ""
+        rules = re.findall(r"^rule (\d+):", "\n".join(result.name for result in bad), re.MULTILINE)
+        if rules:
+            return f"rule{'s' * (len(rules) > 1)} {', '.join(rules)}"
+        return bad[0].detail if bad else ""
 
     def rule(self, number: int) -> Result | None:
         return next((result for result in self.results if result.name.startswith(f"rule {number}:")), None)
@@ -108,6 +110,10 @@ def _total(stream: dict[str, Any], phases: str, *counts: str) -> int:
     return sum(int(stream[phase][count]) for phase in phases.split() for count in counts)
 
 
+def _sid(stream: dict[str, Any]) -> int:
+    return int(stream["sid"])
+
+
 OLD, ALL = "window adopted", "window adopted taken"
 
 
@@ -123,7 +129,7 @@ def _faults(stream: dict[str, Any], phases: str) -> int:
 
 def rows(trace: dict[str, Any]) -> list[Row]:
     found = []
-    for stream in sorted(trace["streams"], key=lambda s: s["sid"]):
+    for stream in sorted(trace["streams"], key=_sid):
         row = Row(stream["sid"], stream["first_dma"] is not None,
                   _total(stream, OLD, "translated"), _total(stream, ALL, "aborted"),
                   _total(stream, ALL, "bypassed", "disabled"), _faults(stream, ALL),
@@ -157,7 +163,7 @@ def dma_was_in_flight(evidence: Evidence) -> Found:
 def in_flight_dma_survives(evidence: Evidence) -> Found:
     hurt = []
     watched = [s for s in evidence.trace["streams"] if s["first_dma"] is not None]
-    for stream in sorted(watched, key=lambda s: s["sid"]):
+    for stream in sorted(watched, key=_sid):
         aborted = _total(stream, OLD, "aborted")
         bypassed = _total(stream, OLD, *(("disabled",) if _identity(stream) else ("bypassed", "disabled")))
         faulted = _faults(stream, OLD)
@@ -177,7 +183,7 @@ def in_flight_dma_survives(evidence: Evidence) -> Found:
 
 def nothing_is_misdirected(evidence: Evidence) -> Found:
     wrong = []
-    for stream in sorted(evidence.trace["streams"], key=lambda s: s["sid"]):
+    for stream in sorted(evidence.trace["streams"], key=_sid):
         before, after = _total(stream, OLD, "misdirected"), stream["taken"]["misdirected"]
         for count, what in ((before, "old translations into the crash kernel's memory"),
                             (after, "new translations outside the crash kernel's memory")):
@@ -214,7 +220,8 @@ def register_discipline(evidence: Evidence) -> Found:
     stray = [s for s in trace["streams"] if s["first_dma"] is not None and not s["take_over"]]
     if stray:
         aborted = sum(stream["end"]["aborted"] for stream in stray)
-        said += f": {aborted} accesses of {', '.join(_name(s['sid']) for s in stray)}, which no driver stopped"
+        names = ", ".join(_name(stream["sid"]) for stream in stray)
+        said += f": {aborted} accesses of {names}, which no driver stopped"
         if not aborted:
             return Status.INVALID, said, {}
     return Status.PASS, said, {}
@@ -365,8 +372,8 @@ def _look_into_vmcore(run_: Run, evidence: Evidence) -> None:
         wrong.append("makedumpfile --dump-dmesg has no panic message")
     done = {words[0] for words in run_.facts("done")}
     buffers = {index: pieces for index, *pieces in run_.facts("buffer") if index not in done}
-    looked = run([sys.executable, "-m", "tools.crash.vmcore", run_.directory / "vmcore", PANIC_TEXT, str(run_.nonce)],
-                 cwd=TOP, data=json.dumps(buffers).encode(), check=False)
+    looked = run([sys.executable, "-m", "tools.crash.vmcore", run_.directory / "vmcore", PANIC_TEXT,
+                  str(run_.nonce)], cwd=TOP, data=json.dumps(buffers).encode(), check=False)
     if looked.returncode:
         wrong.append(f"drgn: {looked.stderr.strip() or f'ended with {looked.returncode}'}")
     else:
@@ -379,7 +386,8 @@ def _look_into_vmcore(run_: Run, evidence: Evidence) -> None:
 def judge_run(run_: Run, reader: Path, which: str = "patched", control: Judgement | None = None) -> Judgement:
     """Judge what a run left in its directory."""
     def unjudged(status: Status, why: str) -> Judgement:
-        return Judgement([Result(which, "the machine" if status is Status.LOST else "the run", status, why)], run_.seconds)
+        name = "the machine" if status is Status.LOST else "the run"
+        return Judgement([Result(which, name, status, why)], run_.seconds)
 
     panic, shutdown = run_.mark("panic"), run_.mark("shutdown") or run_.mark("error")
     crash_memory = [(int(start, 16), int(end, 16)) for start, end in run_.facts("crash-memory")]
@@ -393,9 +401,10 @@ def judge_run(run_: Run, reader: Path, which: str = "patched", control: Judgemen
         return unjudged(Status.LOST if lost else Status.INVALID, run_.lost if lost else f"trace: {err}")
     head, tail, size = (int(re.sub(r"\D", "", word)) for word in run_.facts("ring")[0][1:])
     available = run_.facts("memory")
-    evidence = Evidence(run_.scenario, trace, which, run_.sent, panic, run_.mark("saving"), (tail - head) % size,
-                        damage=run_.damage, console=(run_.directory / machine.CONSOLE).read_text(errors="replace"),
-                        available_kib=int(available[0][0]) if available else None, control=control)
+    evidence = Evidence(run_.scenario, trace, which, run_.sent, panic, run_.mark("saving"),
+                        (tail - head) % size, damage=run_.damage, control=control,
+                        console=(run_.directory / machine.CONSOLE).read_text(errors="replace"),
+                        available_kib=int(available[0][0]) if available else None)
     if run_.lost and not gave_up:
         evidence.vmcore = run_.lost
         return judge(evidence, run_.seconds, run_.lost)

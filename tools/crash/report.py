@@ -14,7 +14,7 @@ from .scenario import DEVICES, SETTLE_MS, Scenario
 NUMBER = 8
 COLUMNS = ("transl", "abort", "bypass", "fault", "misdir")
 CELL = NUMBER * len(COLUMNS)
-REGISTERS = {Status.PASS: "kept", Status.INVALID: "not seen"}
+KEPT = {Status.PASS: "kept", Status.INVALID: "not seen", None: "-"}
 
 Runs = Mapping[str, Judgement]          # "unpatched", "patched"
 
@@ -47,7 +47,7 @@ def _facts(run: Judgement) -> dict[str, str]:
     return {"frames landed": frames, "reads landed": reads,
             "vmcore": {Status.PASS: "opens, panic found", None: "-"}.get(vmcore, "BAD"),
             "log scan": {Status.PASS: "clean", None: "-"}.get(log, "DIRTY"),
-            "registers": REGISTERS.get(registers, "BROKEN") if registers else "-", "seconds": f"{run.seconds:.1f}"}
+            "registers": KEPT.get(registers, "BROKEN"), "seconds": f"{run.seconds:.1f}"}
 
 
 def _wrap(text: str) -> list[str]:
@@ -57,26 +57,29 @@ def _wrap(text: str) -> list[str]:
 def page(base: str, qemu: str, setup: Scenario, runs: Runs, verdict: Status) -> str:
     """At most 100 columns."""
     both = list(runs.values())
-    rows = [["", *runs], ["after panic", *["".join(f"{name:>{NUMBER}}" for name in COLUMNS)] * len(runs)], []]
+    head = "".join(f"{name:>{NUMBER}}" for name in COLUMNS)
+    rows: list[list[str]] = [["", *runs], ["after panic", *[head] * len(runs)], []]
     for sid in sorted({row.sid for run in both for row in run.rows}):
         found = (next((row for row in run.rows if row.sid == sid), None) for run in both)
         rows.append([f"{DEVICES.get(sid, 'SID')} {sid:#x}", *map(_numbers, found)])
     rows += [["total", *(_numbers(_total(run.rows) if run.rows else None) for run in both)], []]
     facts = [_facts(run) for run in both]
     rows += [[key, *(fact[key] for fact in facts)] for key in facts[0]]
-    verdicts = (f"{run.verdict} ({run.why})" if run.why else str(run.verdict) for run in both)
-    rows.append(["verdict", *(text if len(text) <= CELL else f"{text.split()[0]}, see below" for text in verdicts)])
-    out = [f"crash test of {base}: {qemu}, {setup.frames} frames/s, {setup.read_iops} reads/s; held {setup.delay_ms} ms "
-           f"before", f"and {SETTLE_MS} ms after the SMMU's probe", "",
-           table([[row[0], *(f"| {cell}" for cell in row[1:])] if row else [] for row in rows], left=3, gap=" "),
+    texts = [f"{run.verdict} ({run.why})" if run.why else str(run.verdict) for run in both]
+    rows.append(["verdict", *(text if len(text) <= CELL else f"{run.verdict}, see below"
+                              for text, run in zip(texts, both))])
+    barred = [[*row[:1], *(f"| {cell}" for cell in row[1:])] for row in rows]
+    out = [f"crash test of {base}: {qemu}, {setup.frames} frames/s, {setup.read_iops} reads/s; held "
+           f"{setup.delay_ms} ms before", f"and {SETTLE_MS} ms after the SMMU's probe", "",
+           table(barred, left=3, gap=" "),
            "transl: until the device's take-over; the others: until the shutdown", ""]
     for which, run in runs.items():
         for result in run.results:
             if which == "patched" or result.name.startswith("rule 2:") or not result.name.startswith("rule "):
-                rule, _, name = result.name.partition(": ")
-                out += _wrap(f"{rule} {result.status:<7} {which}: {f'{name}: ' if name else ''}{result.detail}")
-    patched = runs["patched"]
-    return "\n".join([*out, "", f"{verdict}" + (f": the patched kernel: {patched.why}" if patched.why else "")]) + "\n"
+                rule, colon, name = result.name.partition(": ")
+                out += _wrap(f"{rule} {result.status:<7} {which}: {name}{colon}{result.detail}")
+    why = runs["patched"].why
+    return "\n".join([*out, "", verdict + (f": the patched kernel: {why}" if why else "")]) + "\n"
 
 
 def line(name: str, runs: Runs, verdict: Status, seconds: float) -> str:
@@ -88,8 +91,9 @@ def line(name: str, runs: Runs, verdict: Status, seconds: float) -> str:
         lost = f"{total.aborted} aborted, {total.faulted} faulted, {total.misdirected} misdirected"
         frames, _, probed = facts["frames landed"].partition(", after the probe ")
         why = f" ({run.why})" if run.why else ""
+        reads, vmcore = run.figures["reads_landed"], facts["vmcore"].partition(",")[0]
         return (f"{run.verdict}{why}: {total.translated or total.bypassed} accesses, {lost}; frames {frames}"
-                f" ({probed} after the probe), reads {run.figures['reads_landed']}, vmcore {facts['vmcore'].split(',')[0]}")
+                f" ({probed} after the probe), reads {reads}, vmcore {vmcore}")
     control = runs["patched"].rule(8)
     broken = f"    control    {control.detail}\n" if control and control.status is not Status.PASS else ""
     return f"{name:<18} {verdict:<7} {seconds:5.0f} s\n" + "".join(

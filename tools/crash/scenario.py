@@ -17,7 +17,7 @@ from ..common import USAGE, Err
 from ..queue.config import Value
 
 MEMORY, CRASH_MEMORY = "512M", "160M"
-SETTLE_MS = 100                 # that the crash kernel is held after the SMMU's probe, so that frames fall there
+SETTLE_MS = 100                 # that the crash kernel is held after the SMMU's probe: frames fall there
 RING = 3500                     # frames that the network card's ring may be asked to hold
 TRACE = "trace.log"
 DAMAGE_CRASH_MEMORY = "crash-memory"
@@ -38,8 +38,8 @@ class Scenario:
         self.__dict__.update(values)
         damage = str(values["damage"])
         if damage not in ("", DAMAGE_CRASH_MEMORY) and not re.fullmatch(r"0x[0-9a-f]{1,10}[048c]000", damage):
-            raise Err(f"CONFIG_CRASH_DAMAGE={damage}: neither {DAMAGE_CRASH_MEMORY} nor an address at a multiple of "
-                      "0x4000", "make menuconfig", USAGE)
+            raise Err(f"CONFIG_CRASH_DAMAGE={damage}: neither {DAMAGE_CRASH_MEMORY} nor an address at a "
+                      "multiple of 0x4000", "make menuconfig", USAGE)
 
     @property
     def reads(self) -> int:
@@ -69,13 +69,15 @@ class Scenario:
 
     def command(self, qemu: Sequence[str], image: Path, initrd: Path) -> list[str]:
         """QEMU's command; its disks and sockets are those of workload.py."""
+        board = "virt,iommu=smmuv3,gic-version=3,its=on"
         return [
-            *machine.command(qemu, image, self.first_cmdline(), machine="virt,iommu=smmuv3,gic-version=3,its=on",
-                             memory=MEMORY),
+            *machine.command(qemu, image, self.first_cmdline(), machine=board, memory=MEMORY),
             "-msg", "timestamp=on", "-D", TRACE, "-d", "guest_errors,trace:smmuv3_*", "-initrd", str(initrd),
-            "-netdev", "dgram,id=n0,local.type=unix,local.path=nic.sock,remote.type=unix,remote.path=host.sock",
+            "-netdev", "dgram,id=n0,local.type=unix,local.path=nic.sock,"
+                       "remote.type=unix,remote.path=host.sock",
             "-device", f"e1000e,netdev=n0,addr={NIC >> 3:x},romfile=",
-            "-drive", f"file=slow.raw,if=none,id=d0,format=raw,cache=none,throttling.iops-read={self.read_iops}",
+            "-drive", "file=slow.raw,if=none,id=d0,format=raw,cache=none,"
+                      f"throttling.iops-read={self.read_iops}",
             "-device", f"nvme,drive=d0,serial=slow,addr={SLOW >> 3:x}",
             "-drive", "file=vmcore,if=none,id=d1,format=raw,cache=unsafe",
             "-device", f"nvme,drive=d1,serial=dump,addr={DUMP >> 3:x}",

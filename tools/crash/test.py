@@ -76,7 +76,8 @@ def main() -> int:
 
 def scenarios() -> int:
     """make scenarios: the default crash and every one of configs/, each in a few lines."""
-    names = [path.name for path in sorted((TOP / "configs").glob("*_defconfig")) if "CONFIG_CRASH_" in path.read_text()]
+    paths = sorted((TOP / "configs").glob("*_defconfig"))
+    names = [path.name for path in paths if "CONFIG_CRASH_" in path.read_text()]
     text = ""
     found = []
     for name in ["default_defconfig", *names]:
@@ -103,5 +104,6 @@ def memory(base: str) -> dict[str, dict[str, int]]:
              for which, run in crash.runs.items()}
     silent = [which for which, figures in found.items() if not figures]
     if silent:
-        raise Err(f"the {silent[0]} crash kernel did not tell its memory", f"see {crash.directory}/{silent[0]}", LOST)
+        raise Err(f"the {silent[0]} crash kernel did not tell its memory",
+                  f"see {crash.directory}/{silent[0]}", LOST)
     return found

@@ -109,53 +109,30 @@ enum event {
 	IGNORED, SUCCESS, DISABLE, BYPASS, ABORT, RECORD, WRITE, CFGI_STE, CFGI_RANGE
 };
 
-/* In the order of strcmp(), for bsearch() */
+/*
+ * Every event, without PREFIX, in the order of strcmp() for bsearch().
+ * propagate_event is QEMU 11's record_event.
+ */
+#define PREFIX	"smmuv3_"
+#define SKIP(name)	{ name, IGNORED }
 static const struct known {
 	const char *name;
 	enum event event;
 } known[] = {
-	{ "smmuv3_accel_install_ste", IGNORED },
-	{ "smmuv3_accel_set_iommu_device", IGNORED },
-	{ "smmuv3_accel_translate_ste", IGNORED },
-	{ "smmuv3_accel_unset_iommu_device", IGNORED },
-	{ "smmuv3_cmdq_cfgi_cd", IGNORED },
-	{ "smmuv3_cmdq_cfgi_ste", CFGI_STE },
-	{ "smmuv3_cmdq_cfgi_ste_range", CFGI_RANGE },
-	{ "smmuv3_cmdq_consume", IGNORED },
-	{ "smmuv3_cmdq_consume_error", IGNORED },
-	{ "smmuv3_cmdq_consume_out", IGNORED },
-	{ "smmuv3_cmdq_opcode", IGNORED },
-	{ "smmuv3_cmdq_tlbi_nh", IGNORED },
-	{ "smmuv3_cmdq_tlbi_nh_asid", IGNORED },
-	{ "smmuv3_cmdq_tlbi_nsnh", IGNORED },
-	{ "smmuv3_cmdq_tlbi_s12_vmid", IGNORED },
-	{ "smmuv3_config_cache_hit", IGNORED },
-	{ "smmuv3_config_cache_inv", IGNORED },
-	{ "smmuv3_config_cache_miss", IGNORED },
-	{ "smmuv3_decode_cd", IGNORED },
-	{ "smmuv3_decode_cd_tt", IGNORED },
-	{ "smmuv3_find_ste", IGNORED },
-	{ "smmuv3_find_ste_2lvl", IGNORED },
-	{ "smmuv3_get_cd", IGNORED },
-	{ "smmuv3_get_ste", IGNORED },
-	{ "smmuv3_inv_notifiers_iova", IGNORED },
-	{ "smmuv3_inv_notifiers_vmid", IGNORED },
-	{ "smmuv3_notify_flag_add", IGNORED },
-	{ "smmuv3_notify_flag_del", IGNORED },
-	{ "smmuv3_propagate_event", RECORD },	/* QEMU 11's name */
-	{ "smmuv3_range_inval", IGNORED },
-	{ "smmuv3_read_mmio", IGNORED },
-	{ "smmuv3_record_event", RECORD },
-	{ "smmuv3_s1_range_inval", IGNORED },
-	{ "smmuv3_translate_abort", ABORT },
-	{ "smmuv3_translate_bypass", BYPASS },
-	{ "smmuv3_translate_disable", DISABLE },
-	{ "smmuv3_translate_success", SUCCESS },
-	{ "smmuv3_trigger_irq", IGNORED },
-	{ "smmuv3_unhandled_cmd", IGNORED },
-	{ "smmuv3_write_gerror", IGNORED },
-	{ "smmuv3_write_gerrorn", IGNORED },
-	{ "smmuv3_write_mmio", WRITE },
+	SKIP("accel_install_ste"), SKIP("accel_set_iommu_device"), SKIP("accel_translate_ste"),
+	SKIP("accel_unset_iommu_device"), SKIP("cmdq_cfgi_cd"), { "cmdq_cfgi_ste", CFGI_STE },
+	{ "cmdq_cfgi_ste_range", CFGI_RANGE }, SKIP("cmdq_consume"), SKIP("cmdq_consume_error"),
+	SKIP("cmdq_consume_out"), SKIP("cmdq_opcode"), SKIP("cmdq_tlbi_nh"),
+	SKIP("cmdq_tlbi_nh_asid"), SKIP("cmdq_tlbi_nsnh"), SKIP("cmdq_tlbi_s12_vmid"),
+	SKIP("config_cache_hit"), SKIP("config_cache_inv"), SKIP("config_cache_miss"),
+	SKIP("decode_cd"), SKIP("decode_cd_tt"), SKIP("find_ste"), SKIP("find_ste_2lvl"),
+	SKIP("get_cd"), SKIP("get_ste"), SKIP("inv_notifiers_iova"), SKIP("inv_notifiers_vmid"),
+	SKIP("notify_flag_add"), SKIP("notify_flag_del"), { "propagate_event", RECORD },
+	SKIP("range_inval"), SKIP("read_mmio"), { "record_event", RECORD },
+	SKIP("s1_range_inval"), { "translate_abort", ABORT }, { "translate_bypass", BYPASS },
+	{ "translate_disable", DISABLE }, { "translate_success", SUCCESS }, SKIP("trigger_irq"),
+	SKIP("unhandled_cmd"), SKIP("write_gerror"), SKIP("write_gerrorn"),
+	{ "write_mmio", WRITE },
 };
 
 #define KNOWN	(sizeof(known) / sizeof(known[0]))
@@ -215,18 +192,13 @@ static const struct known *lookup(const char *name, size_t len)
 /* A number at @at, hexadecimal with 0x or decimal; its end, or NULL. */
 static const char *number(const char *at, const char *end, uint64_t *value)
 {
-	const char *begin;
-	uint64_t sum = 0;
+	bool hex = end - at > 2 && at[0] == '0' && at[1] == 'x';
+	char *after;
 
-	if (end - at > 2 && at[0] == '0' && at[1] == 'x') {
-		for (begin = at += 2; at < end && isxdigit((unsigned char)*at); at++)
-			sum = sum << 4 | (*at <= '9' ? *at - '0' : (*at | 0x20) - 'a' + 10);
-	} else {
-		for (begin = at; at < end && isdigit((unsigned char)*at); at++)
-			sum = sum * 10 + (*at - '0');
-	}
-	*value = sum;
-	return at > begin ? at : NULL;
+	if (at == end || !isxdigit((unsigned char)at[hex ? 2 : 0]))
+		return NULL;
+	*value = strtoull(at, &after, hex ? 16 : 10);
+	return after > at && after <= end ? after : NULL;
 }
 
 /* The value of `key` in a text: key=1, key:1, key: 1 and key= 1 are all in use. */
@@ -567,7 +539,9 @@ static const char *iso_time(const char *line, const char *end)
 
 static bool is_event(const char *name, const char *end)
 {
-	return end - name > 7 && !memcmp(name, "smmuv3_", 7);
+	const size_t len = strlen(PREFIX);
+
+	return end - name > (ssize_t)len && !memcmp(name, PREFIX, len);
 }
 
 static void one_line(const char *line, const char *end)
@@ -590,7 +564,7 @@ static void one_line(const char *line, const char *end)
 	}
 	text = memchr(name, ' ', end - name);
 	text = text ? text : end;
-	found = lookup(name, text - name);
+	found = lookup(name + strlen(PREFIX), text - name - strlen(PREFIX));
 	if (!found)
 		die("unknown event `%.*s'; this reader has to learn it", (int)(text - name), name);
 	nr_trace++;

@@ -156,4 +156,6 @@ def _lost(run: Run, vm: Machine) -> str:
         return f"{vm.lost}, last said: {last}"
     if errors:
         return "the guest gave up: " + " ".join(errors[0])
-    return "" if run.mark("shutdown") is not None else f"QEMU ended ({vm.process.returncode}) early, last said: {last}"
+    if run.mark("shutdown") is None:
+        return f"QEMU ended ({vm.process.returncode}) early, last said: {last}"
+    return ""

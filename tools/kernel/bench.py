@@ -88,8 +88,8 @@ def judge_times(found: list[Time]) -> list[Result]:
         if many:
             few, most = many[min(many)], many[max(many)]
             judged.append(_goal("time", f"linear, CDs {stride} bytes apart", most <= MAX_GROWTH * few,
-                                f"a stream costs {few:.2f} times its reading among {min(many)}, {most:.2f} times "
-                                f"among {max(many)}" + ("" if most <= MAX_GROWTH * few else ": not linear")))
+                                f"a stream costs {few:.2f} times its reading among {min(many)}, {most:.2f} "
+                                f"times among {max(many)}; above {MAX_GROWTH} times as much is not linear"))
     return judged
 
 
@@ -104,8 +104,9 @@ def measure_times(base: str, where: Path) -> list[Time]:
         found = kunit.boot(built.image, where, there, f"{SUITE}*", ARENA, MEMORY, MACHINE, step.update)
     ended = results.worst(found.results())
     if ended is not Status.PASS:
-        raise Err("the benchmark did not run to its end:\n" + kunit.table(base, built.release, found.results()),
-                  f"see {where}/{machine.CONSOLE}", LOST if ended is Status.LOST else FAIL)
+        said = kunit.table(base, built.release, found.results())
+        raise Err(f"the benchmark did not run to its end:\n{said}", f"see {where}/{machine.CONSOLE}",
+                  LOST if ended is Status.LOST else FAIL)
     measured = times((where / machine.CONSOLE).read_text(errors="replace"))
     if not measured:
         raise Err("the benchmark printed nothing", f"see {where}/{machine.CONSOLE}", FAIL)
@@ -128,22 +129,24 @@ def measure_sizes(base: str) -> dict[str, dict[str, Size]]:
     queue = store.queue()
     with store.lock():
         commits = store.commits(store.source(), queue)
-        needed = {count: commits[count] for count in sorted({0, *itertools.chain(*own(queue))})}
+    needed = sorted({0, *itertools.chain(*own(queue))})
     found: dict[str, dict[str, Size]] = {"unpatched": {}, "patched": {}}
     for crash_dump in ("y", "n"):
-        sizes = {count: measure_size(store, commit, crash_dump, f"{count} patches") for count, commit in needed.items()}
+        sizes = {count: measure_size(store, commits[count], crash_dump, count) for count in needed}
         grown = [Size(*(getattr(sizes[after], part) - getattr(sizes[before], part) for part in PARTS))
                  for before, after in own(queue)]
         found["unpatched"][crash_dump] = sizes[0]
-        found["patched"][crash_dump] = Size(*(sum(getattr(size, part) for size in (sizes[0], *grown)) for part in PARTS))
+        sums = (sum(getattr(size, part) for size in (sizes[0], *grown)) for part in PARTS)
+        found["patched"][crash_dump] = Size(*sums)
     return found
 
 
-def measure_size(store: Store, commit: str, crash_dump: str, what: str) -> Size:
+def measure_size(store: Store, commit: str, crash_dump: str, count: int) -> Size:
+    """Of the object at this commit, which has so many patches."""
     obj = store.here / "obj-bench"
     log = obj.with_suffix(".log")
     off = gate.CONFIGS["KUNIT=n"] + (gate.CONFIGS["CRASH_DUMP=n"] if crash_dump == "n" else [])
-    with store.lock(), build.objects(obj), stage(f"the object with {what}, CRASH_DUMP={crash_dump}") as step:
+    with store.lock(), build.objects(obj), stage(f"the object with {count} patches, CRASH_DUMP={crash_dump}") as step:
         store.check_out(commit)
         log.write_text("")
         build.configure(step, store, obj, build.fragments(changed=off), log)
@@ -159,19 +162,20 @@ def page(base: str, measured: list[Time], used: Memory, sizes: dict[str, dict[st
     for time in measured:
         one = next(first for first in measured if first.stride == time.stride)
         each = f"{time.each(one):.2f}" if time.streams > one.streams else "-"
-        rows.append([f"{time.streams}", f"{time.stride}", f"{time.bytes}", f"{time.read_ns}", f"{time.adopt_ns}",
-                     f"{time.ratio:.2f}", each])
+        counts = (time.streams, time.stride, time.bytes, time.read_ns, time.adopt_ns)
+        rows.append([*map(str, counts), f"{time.ratio:.2f}", each])
     out = [f"bench {base}", "",
            "adoption of a two-level stream table, against reading its bytes once, in instructions", "",
            results.table(rows, left=0),
-           "ratio: of the whole; a stream: of what the streams add to a table with one. Reading is through one mapping",
-           "that is there already; the adoption makes its own, and zeroes and counts a bitmap of ASIDs.", ""]
+           "ratio: of the whole; a stream: of what the streams add to a table with one. Reading is through",
+           "one mapping that is there already; the adoption makes its own, and zeroes and counts a bitmap",
+           "of ASIDs.", ""]
     rows = [["memory of the crash kernel, KiB", *BOTH, "change"]]
-    rows += [_change(label, [used[which][key] for which in BOTH])
-             for label, key in (("MemAvailable", "available_kib"), ("queues that the driver allocated", "queues_kib"))]
+    labels = {"available_kib": "MemAvailable", "queues_kib": "queues that the driver allocated"}
+    rows += [_change(label, [used[which][key] for which in BOTH]) for key, label in labels.items()]
     rows += [["arm-smmu-v3.o, bytes", *BOTH, "change"]]
-    rows += [_change(f"CRASH_DUMP={crash_dump}, {part}", [getattr(sizes[which][crash_dump], part) for which in BOTH])
-             for crash_dump in ("y", "n") for part in PARTS]
+    rows += [_change(f"CRASH_DUMP={option}, {part}", [getattr(sizes[which][option], part) for which in BOTH])
+             for option in ("y", "n") for part in PARTS]
     return "\n".join([*out, results.table(rows)])
 
 
@@ -184,9 +188,9 @@ def judge(measured: list[Time], used: Memory, sizes: dict[str, dict[str, Size]])
     grown = sizes["patched"]["n"].total - sizes["unpatched"]["n"].total
     return [*judge_times(measured),
             _goal("memory", "queues", new["queues_kib"] < old["queues_kib"],
-                  f"the driver's queues take {old['queues_kib']} KiB unpatched, {new['queues_kib']} patched; goal: less"),
+                  f"the queues take {old['queues_kib']} KiB, patched {new['queues_kib']}; goal: less"),
             _goal("memory", "available", new["available_kib"] > old["available_kib"],
-                  f"{old['available_kib']} KiB available unpatched, {new['available_kib']} patched; goal: more"),
+                  f"{old['available_kib']} KiB are available, patched {new['available_kib']}; goal: more"),
             _goal("size", "without CONFIG_CRASH_DUMP", grown <= 0,
                   f"the object grows by {grown} bytes without CONFIG_CRASH_DUMP, goal 0")]
 
@@ -199,10 +203,7 @@ def main(crash_memory: Callable[[str], Memory]) -> int:
     measured = measure_times(base, where)
     used = crash_memory(base)
     judged = judge(measured, used, sizes)
-    report = Report("bench", base, judged, {
-        "times": [dataclasses.asdict(time) | {"ratio": time.ratio} for time in measured], "memory": used,
-        "size": {which: {key: dataclasses.asdict(size) for key, size in found.items()} for which, found in sizes.items()}})
-    report.text = page(base, measured, used, sizes) + "".join(
-        f"\n{result.status} {result.detail}" for result in judged if result.status is not Status.PASS)
-    report.text += f"\n\n{report.verdict}\n"
+    report = Report("bench", base, judged, {"times": measured, "memory": used, "size": sizes})
+    missed = (f"\n{result.status} {result.detail}" for result in judged if result.status is not Status.PASS)
+    report.text = f"{page(base, measured, used, sizes)}{''.join(missed)}\n\n{report.verdict}\n"
     return report.show(where, machine.CONSOLE)

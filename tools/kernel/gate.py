@@ -14,11 +14,11 @@ Results are kept under a key of everything that they depend on.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -98,34 +98,35 @@ class Gate:
     """One base."""
 
     def __init__(self, base: str) -> None:
+        deps.need("kernel", "gate")
         self.store = Store(base)
         self.base = base
         self.kept = self.store.here / "gate"
         self.kept.mkdir(exist_ok=True)
         self.patches = self.store.queue()
-        deps.need("kernel", "gate")
         self.compiler = build.compiler()
         with self.store.lock():
-            self.source = self.store.source()
-            commits = self.store.commits(self.source, self.patches)
+            source = self.store.source()
             texts = ["", *(patch.read_text() for patch in self.patches)]
-            self.states = {count: State(count, *pair) for count, pair in enumerate(zip(commits, texts))}
-            self.states[-1] = self._control()
-            self.store.check_out(self.source)
-        self.sparse: str | Err | None = None
+            pairs = zip(self.store.commits(source, self.patches), texts)
+            self.states = {count: State(count, *pair) for count, pair in enumerate(pairs)}
+            self.states[-1] = self._control(source)
+            self.store.check_out(source)
 
-    def _control(self) -> State:
+    def _control(self, source: str) -> State:
         """The base with the seeded file, and the same as a patch."""
         git = self.store.git
-        text = git("cat-file", "blob", f"{self.source}:{FILES[0]}").stdout + SEED
+        text = git("cat-file", "blob", f"{source}:{FILES[0]}").stdout + SEED
         blob = git("hash-object", "-w", "--stdin", data=text.encode()).stdout.strip()
-        git("read-tree", self.source)
+        git("read-tree", source)
         git("update-index", "--cacheinfo", f"100644,{blob},{FILES[0]}")
+        message = b"Control of the gate\n\nNot to be applied.\n"
         tree = git("write-tree").stdout.strip()
-        commit = git("commit-tree", tree, "-p", self.source, data=b"Control of the gate\n\nNot to be applied.\n").stdout.strip()
+        commit = git("commit-tree", tree, "-p", source, data=message).stdout.strip()
         git("update-ref", "refs/gate/control", commit)
         # The store keeps files of any size as they are, which git then takes for binary.
-        return State(-1, commit, git("-c", "core.bigFileThreshold=512m", "format-patch", "--stdout", "-1", commit).stdout)
+        patch = git("-c", "core.bigFileThreshold=512m", "format-patch", "--stdout", "-1", commit).stdout
+        return State(-1, commit, patch)
 
     def name(self, count: int) -> str:
         """The row's: control, base, or the patch's number."""
@@ -134,8 +135,9 @@ class Gate:
         patch = self.patches[count - 1]
         return ("" if is_own(patch) else f"{PREREQ}/") + patch.name[:4]
 
-    def remember(self, key: str, make: Callable[[], Outcome], keep: Callable[[Outcome], bool]) -> Outcome:
-        path = self.kept / f"{key[:32]}.json"
+    def remember(self, make: Callable[[], Outcome], *made_of: str) -> Outcome:
+        """What was made of the same before. What could not run, or tests that failed, run again."""
+        path = self.kept / f"{digest(VERSION, *made_of)[:32]}.json"
         if path.exists():
             os.utime(path)
             return Outcome(**json.loads(path.read_text()))
@@ -143,7 +145,7 @@ class Gate:
             outcome = make()
         except Err as err:
             return Outcome(failed=err.cause) if err.code == FAIL else Outcome(env=err.cause)
-        if keep(outcome):
+        if not outcome.env and not (outcome.text and outcome.messages):
             partial = path.with_suffix(f".{os.getpid()}")
             partial.write_text(json.dumps(dataclasses.asdict(outcome)))
             partial.rename(path)
@@ -159,32 +161,34 @@ class Gate:
 
     def compiled(self, state: State, name: str, step: Stage) -> Outcome:
         """One state of the tree in one configuration. `sparse` and `W=1` share theirs."""
-        commit, checker = state.commit, ""
-        if name == "sparse":
-            if self.sparse is None:
-                with self.store.lock():
-                    self.store.check_out(commit)
-                try:
-                    self.sparse = sparse.find(self.store.test)
-                except Err as err:
-                    self.sparse = err
-            if isinstance(self.sparse, Err):
-                return Outcome(env=self.sparse.cause)
-            checker = self.sparse
-        key = digest(VERSION, name, self.store.tree_of(commit), build.fragments(changed=CONFIGS.get(name, ())), self.compiler, checker)
-        return self.remember(key, lambda: self._compile(commit, name, checker, step), lambda outcome: not outcome.env)
+        checker: str | Err = self.sparse if name == "sparse" else ""
+        if isinstance(checker, Err):
+            return Outcome(env=checker.cause)
+        wanted = build.fragments(changed=CONFIGS.get(name, ()))
+        compile = functools.partial(self._compile, state.commit, name, wanted, checker, step)
+        return self.remember(compile, name, self.store.tree_of(state.commit), wanted, self.compiler, checker)
 
-    def _compile(self, commit: str, name: str, checker: str, step: Stage) -> Outcome:
+    @functools.cached_property
+    def sparse(self) -> str | Err:
+        """The one that the base accepts, or why there is none."""
+        with self.store.lock():
+            tree = self.store.check_out(self.states[0].commit)
+        try:
+            return sparse.find(tree)
+        except Err as err:
+            return err
+
+    def _compile(self, commit: str, name: str, wanted: str, checker: str, step: Stage) -> Outcome:
         store = self.store
         obj = store.here / ("obj-gate" + (f"-{name.split('=')[0].lower()}" if name in CONFIGS else ""))
         log = self.kept / f"{obj.name}.log"
+        failed = ""
         with store.lock(), build.objects(obj):
             store.check_out(commit)
             log.write_text("")
-            build.configure(step, store, obj, build.fragments(changed=CONFIGS.get(name, ())), log)
-            options = [] if name in CONFIGS else ["W=1"]
-            cmd, env = build.make(store, obj, f"{DRIVER}/", *options)
-            if name == "sparse":
+            build.configure(step, store, obj, wanted, log)
+            cmd, env = build.make(store, obj, f"{DRIVER}/", *([] if name in CONFIGS else ["W=1"]))
+            if checker:
                 # First what has to be compiled anyhow, so that sparse's messages come alone.
                 build.run_make(step, cmd, env, log, 0)
                 cmd += ["C=2", f"CHECK={checker}"]
@@ -192,7 +196,6 @@ class Gate:
                 for old in (obj / DRIVER).rglob("*.o"):
                     old.unlink()
             log.write_text("")
-            failed = ""
             try:
                 build.run_make(step, cmd, env, log, 0)
             except Err as err:
@@ -201,7 +204,7 @@ class Gate:
                 failed = err.cause
             said = log.read_text(errors="replace")
             messages = compiler_messages(said.replace(f"{store.test}/", ""))
-            if name == "sparse" and (" CHECK " not in said or "not up to date" in said):
+            if checker and (" CHECK " not in said or "not up to date" in said):
                 return Outcome(env="the kernel's build did not run sparse")
             if name == "SMMU_V3=m" and not failed:
                 messages += self._unresolved(commit, obj)
@@ -213,43 +216,36 @@ class Gate:
         Linking a module in earnest takes a whole kernel with modules; what the objects leave
         undefined, and what the source exports, are known without one."""
         modules = [path for path in (obj / DRIVER).glob("*.o") if not path.name.endswith(".mod.o")]
-        defined, undefined = set(), set()
-        for line in run(["aarch64-linux-gnu-nm", *modules]).stdout.splitlines():
-            match = re.match(r"[0-9a-f ]{16} (\w) (\S+)$", line)
-            if match:
-                (undefined if match[1] == "U" else defined).add(match[2])
-        wanted = sorted(undefined - defined)
-        exported = self._exports(commit)
-        return [f"{DRIVER}: {name} is not exported" for name in wanted if name not in exported]
+        listing = run(["aarch64-linux-gnu-nm", *modules]).stdout
+        undefined = set(re.findall(r"^ {16} U (\S+)$", listing, re.MULTILINE))
+        defined = set(re.findall(r"^[0-9a-f]{16} \w (\S+)$", listing, re.MULTILINE))
+        wanted = undefined - defined - self._exports(commit)
+        return [f"{DRIVER}: {name} is not exported" for name in sorted(wanted)]
 
     def _exports(self, commit: str) -> set[str]:
         """Every name that the tree exports, C or assembler; those that two macros paste together as well."""
-        found = self.store.git("grep", "-hE", r"EXPORT_[A-Z_]*SYMBOL[A-Z_]*\(|EXPORT_(TRACEPOINT|STATIC_CALL)[A-Z_]*\(|"
-                               r"^(STANDARD_PARAM_DEF|define_dev_printk_level)\(", commit, "--", "*.c", "*.S", "*.h").stdout
+        found = self.store.git(
+            "grep", "-hE", r"EXPORT_[A-Z_]*SYMBOL[A-Z_]*\(|EXPORT_(TRACEPOINT|STATIC_CALL)[A-Z_]*\(|"
+            r"^(STANDARD_PARAM_DEF|define_dev_printk_level)\(", commit, "--", "*.c", "*.S", "*.h").stdout
         names = set(re.findall(r"(?:EXPORT_\w+|define_dev_printk_level)\(\s*(\w+)", found))
         pasted = {f"param_{what}_{name}" for name in re.findall(r"STANDARD_PARAM_DEF\((\w+)", found)
                   for what in ("ops", "get", "set")}
-        return names | pasted | {"__this_module"} | {
-            f"{prefix}{name}" for name in names for prefix in ("__SCT__", "__SCK__", "__traceiter_", "__tracepoint_")}
+        prefixes = ("", "__SCT__", "__SCK__", "__traceiter_", "__tracepoint_")
+        return pasted | {"__this_module"} | {prefix + name for name in names for prefix in prefixes}
 
     # Checks of the text.
 
     def checkpatch(self, state: State, name: str, step: Stage) -> Outcome:
         """What the base's checkpatch says of the patch alone."""
-        script = self.store.test / "scripts" / "checkpatch.pl"
-        with tempfile.NamedTemporaryFile("w", suffix=".patch") as handle:
-            handle.write(state.patch)
-            handle.flush()
-            done = run(["perl", script, "--strict", "--show-types", "--no-summary", "--terse", f"--root={self.store.test}",
-                        handle.name], check=False)
-        lines = [line.replace(handle.name, "patch") for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        tree = self.store.test
+        done = run(["perl", tree / "scripts" / "checkpatch.pl", "--strict", "--show-types", "--no-summary",
+                    "--terse", f"--root={tree}", "-"], data=state.patch.encode(), check=False)
         messages = []
-        for line in lines:
-            match = re.match(r"patch:(\d+): ((?:ERROR|WARNING|CHECK):(\w+): .*)", line)
-            if match and match[3] in EXCEPTIONS:
-                continue
-            messages.append(f"line {match[1]}: {match[2]}" if match else line)
-        if done.returncode and not lines:
+        for line in (done.stdout + done.stderr).splitlines():
+            match = re.match(r"-:(\d+): ((?:ERROR|WARNING|CHECK):(\w+): .*)", line)
+            if line.strip() and not (match and match[3] in EXCEPTIONS):
+                messages.append(f"line {match[1]}: {match[2]}" if match else line)
+        if done.returncode and not (done.stdout + done.stderr).strip():
             return Outcome(env=f"checkpatch ended with {done.returncode} and said nothing")
         return Outcome(messages)
 
@@ -257,42 +253,42 @@ class Gate:
         """The base's semantic patches in report mode, over the driver's files alone."""
         if not shutil.which("spatch"):
             return Outcome(env="spatch is not installed")
-        commit = state.commit
-        blobs = [self.store.git("rev-parse", f"{commit}:{name}").stdout for name in FILES]
-        scripts = self.store.git("rev-parse", f"{commit}:scripts/coccinelle").stdout
+        scripts = "scripts/coccinelle"
+        parts = [self.store.git("rev-parse", f"{state.commit}:{part}").stdout for part in (*FILES, scripts)]
         tool = run(["spatch", "--version"]).stdout.splitlines()[0]
-        key = digest(VERSION, "cocci", *blobs, scripts, tool)
-        return self.remember(key, lambda: self._cocci(commit, tool, step), lambda outcome: not outcome.env)
+        return self.remember(lambda: self._cocci(state.commit, scripts, tool, step), "cocci", *parts, tool)
 
-    def _cocci(self, commit: str, tool: str, step: Stage) -> Outcome:
-        match = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", tool)
-        have = tuple(int(part or 0) for part in match.groups()) if match else (0,)
-        messages: list[str] = []
+    def _cocci(self, commit: str, scripts: str, tool: str, step: Stage) -> Outcome:
+        have = [int(part) for part in re.findall(r"\d+", tool.partition("version")[2])]
+        outcomes = []
         with self.store.lock():
             tree = self.store.check_out(commit)
-            scripts = sorted((tree / "scripts" / "coccinelle").rglob("*.cocci"))
-            ran = 0
-            for number, script in enumerate(scripts):
-                step.update(f"{number}/{len(scripts)}")
+            found = sorted((tree / scripts).rglob("*.cocci"))
+            for number, script in enumerate(found):
+                step.update(f"{number}/{len(found)}")
                 text = script.read_text(errors="replace")
-                if not re.search(r"^virtual.*\breport\b", text, re.MULTILINE):
-                    continue
-                needs = re.search(r"^// Requires:\s*([\d.]+)", text, re.MULTILINE)
-                if needs and tuple(map(int, needs[1].strip(".").split("."))) > have:
-                    continue
-                options = " ".join(re.findall(r"^// Options:(.*)$", text, re.MULTILINE)).split()
-                done = run(["timeout", "-k", "5", str(SPATCH_LIMIT_S), "spatch", "-D", "report", "--very-quiet", *options,
-                            "--cocci-file", script, *(name for name in FILES if name.endswith(".c"))], cwd=tree, check=False)
-                name = script.relative_to(tree / "scripts" / "coccinelle")
-                if done.returncode == 124:
-                    messages.append(f"{name}: no end after {SPATCH_LIMIT_S} s")
-                elif done.returncode:
-                    messages.append(f"{name}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
-                else:
-                    ran += 1
-                # Many print the place as a diff as well, whose lines are no messages.
-                messages += [f"{name}: {gist(line)}" for line in done.stdout.splitlines() if re.match(r"\S+\.[ch]:\d+", line)]
-        return Outcome(messages) if ran else Outcome(env="not one semantic patch ran: " + "; ".join(messages[:2]))
+                needs = re.search(r"^// Requires:\s*([\d.]*\d)", text, re.MULTILINE)
+                if (re.search(r"^virtual.*\breport\b", text, re.MULTILINE)
+                        and not (needs and [int(part) for part in needs[1].split(".")] > have)):
+                    outcomes.append(self._spatch(tree, script, str(script.relative_to(tree / scripts)), text))
+        messages = [line for outcome in outcomes for line in outcome.messages]
+        if all(outcome.failed for outcome in outcomes):
+            return Outcome(env="not one semantic patch ran: " + "; ".join(messages[:2]))
+        return Outcome(messages)
+
+    def _spatch(self, tree: Path, script: Path, name: str, text: str) -> Outcome:
+        """One semantic patch."""
+        options = " ".join(re.findall(r"^// Options:(.*)$", text, re.MULTILINE)).split()
+        files = (name for name in FILES if name.endswith(".c"))
+        done = run(["timeout", "-k", "5", str(SPATCH_LIMIT_S), "spatch", "-D", "report", "--very-quiet",
+                    *options, "--cocci-file", script, *files], cwd=tree, check=False)
+        if done.returncode:
+            why = (f"no end after {SPATCH_LIMIT_S} s" if done.returncode == 124
+                   else (done.stderr.strip() or "failed").splitlines()[-1])
+            return Outcome([f"{name}: {why}"], failed=why)
+        # Many print the place as a diff as well, whose lines are no messages.
+        return Outcome([f"{name}: {gist(line)}" for line in done.stdout.splitlines()
+                        if re.match(r"\S+\.[ch]:\d+", line)])
 
     # The unit tests.
 
@@ -300,16 +296,14 @@ class Gate:
         """After the first so many patches; `sanitize` is a flavour of the kernel."""
         flavour = "" if name == "kunit" else name
         what = build.identify(self.base, state.count, flavour)
-        key = digest(VERSION, "kunit", what, kunit.SUITES, Path(kunit.__file__).read_text())
 
         def test() -> Outcome:
             built = build.build(self.base, state.count, flavour)
-            there = kunit.reader(self.store)
             where = self.kept / f"kunit-{what}"
             where.mkdir(exist_ok=True)
-            found = kunit.boot(built.image, where, there, progress=step.update)
-            bad = [f"{result.suite}.{result.name}: {result.status}: " + "; ".join(result.detail.split("\n")[:4])
-                   for result in found.results() if result.status not in (Status.PASS, Status.SKIPPED)]
+            found = kunit.boot(built.image, where, kunit.reader(self.store), progress=step.update)
+            bad = [f"{one.suite}.{one.name}: {one.status}: " + "; ".join(one.detail.split("\n")[:4])
+                   for one in found.results() if one.status not in (Status.PASS, Status.SKIPPED)]
             passed = sum(case.status is Status.PASS for case in found.cases)
             if bad:
                 bad.append(f"console: {where}/console.log")
@@ -317,7 +311,7 @@ class Gate:
                 shutil.rmtree(where)
             return Outcome(bad, text=f"{passed}/{len(found.cases)}")
 
-        return self.remember(key, test, lambda outcome: not outcome.messages)
+        return self.remember(test, "kunit", what, kunit.SUITES, Path(kunit.__file__).read_text())
 
 
 @dataclass(frozen=True)
@@ -348,34 +342,38 @@ CHECKS = {check.name: check for check in (
 
 def judge(check: Check, row: str, before: Outcome, now: Outcome) -> Result:
     """One cell; its figure `cell` is what the table shows."""
+    def found(status: Status, cell: str, detail: str = "") -> Result:
+        return Result(row, check.name, status, detail, {"cell": cell, "before": len(before.messages),
+                                                        "after": len(now.messages)})
+
     if now.env or before.env:
-        return Result(row, check.name, Status.ENVIRONMENT, f"could not run: {now.env or before.env}", {"cell": "ENV"})
+        return found(Status.ENVIRONMENT, "ENV", f"could not run: {now.env or before.env}")
     fresh = list((Counter(now.messages) - Counter(before.messages)).elements())
     fresh += [now.failed] if now.failed else []
     if row == "control":
         if re.search(check.control, "\n".join(fresh)):
-            return Result(row, check.name, Status.PASS, "", {"cell": f"+{len(fresh)}"})
-        return Result(row, check.name, Status.ENVIRONMENT, f"the control: it did not say {check.control!r}, but: "
-                      f"{'; '.join(fresh[:3]) or 'nothing'}", {"cell": "ENV"})
-    cell = now.text or (f"{len(before.messages)}>{len(now.messages)}" if check.compares else str(len(now.messages)))
-    figures = {"cell": cell + (" !" if fresh else ""), "before": len(before.messages), "after": len(now.messages)}
-    return Result(row, check.name, Status.FAIL if fresh else Status.PASS, "\n".join(fresh), figures)
+            return found(Status.PASS, f"+{len(fresh)}")
+        return found(Status.ENVIRONMENT, "ENV", f"the control: it did not say {check.control!r}, but: "
+                     f"{'; '.join(fresh[:3]) or 'nothing'}")
+    counts = f"{len(before.messages)}>" * check.compares + f"{len(now.messages)}"
+    cell = (now.text or counts) + " !" * bool(fresh)
+    return found(Status.FAIL if fresh else Status.PASS, cell, "\n".join(fresh))
 
 
 def examine(gate: Gate, check: Check) -> list[Result]:
     """One column, from the control down."""
     last = len(gate.patches)
-    counts = [last] if check.whole else list(range(check.first, last + 1))
-    ran = ([-1] if check.control else []) + ([0] if check.compares else []) + counts
+    rows = [-1] * bool(check.control) + ([last] if check.whole else list(range(check.first, last + 1)))
     seen: dict[int, Outcome] = {}
-    for count in ran:
-        with stage(f"gate {gate.base} {gate.name(count) if count < 1 else f'{count}/{last}'} {check.name}") as step:
+    for count in sorted({*rows, *([0] if check.compares else [])}):
+        what = gate.name(count) if count < 1 else f"{count}/{last}"
+        with stage(f"gate {gate.base} {what} {check.name}") as step:
             seen[count] = check.run(gate, gate.states[count], check.name, step)
-    found = []
-    for count in [-1] * bool(check.control) + counts:
+    found: list[Result] = []
+    for count in rows:
         before = seen[max(count - 1, 0)] if check.compares else Outcome()
         result = judge(check, gate.name(count), before, seen[count])
-        if found and check.control and found[0].status is Status.ENVIRONMENT and result.status is not Status.ENVIRONMENT:
+        if found and check.control and found[0].status is Status.ENVIRONMENT:
             result = dataclasses.replace(result, status=Status.ENVIRONMENT, figures={"cell": "ENV"},
                                          detail="not believed: the control found nothing")
         found.append(result)
@@ -387,15 +385,13 @@ def page(gate: Gate, results: list[Result], checks: list[str]) -> str:
     cells = {(result.suite, result.name): str(result.figures["cell"]) for result in results}
     names = [name for count in range(-1, len(gate.patches) + 1)
              if any((name := gate.name(count), check) in cells for check in checks)]
-    rows = [["patch", *checks], *([name, *(cells.get((name, check), "-") for check in checks)] for name in names)]
+    rows = [["patch", *checks]]
+    rows += [[name, *(cells.get((name, check), "-") for check in checks)] for name in names]
     out = [f"gate {gate.base}: messages before>after each patch, ! where there is a new one\n", table(rows)]
-    said: set[tuple[str, str]] = set()
-    for result in results:
-        for line in result.detail.splitlines():
-            if result.status is Status.FAIL or (result.name, line) not in said:
-                out.append(f"{result.status} {result.suite} {result.name}: {line}")
-            said.add((result.name, line))
-    return "\n".join(out)
+    # Why a check could not run is said once.
+    said = {f"{one.status} {'' if one.status is Status.ENVIRONMENT else f'{one.suite} '}{one.name}: {line}": 0
+            for one in results for line in one.detail.splitlines()}
+    return "\n".join([*out, *said])
 
 
 def run_gate(base: str, checks: list[str]) -> tuple[Report, Path]:

@@ -29,18 +29,19 @@ from . import build
 SUITES = "arm-smmu-v3*"
 LIMIT_S = 900                   # for one boot; the sanitizers under emulation take their time
 PARSER = ("kunit_parser.py", "kunit_printer.py")
-STAMP = re.compile(r"^\[ *(\d+\.\d+)\](?:\[ *[TC]\d+\])? ?")
+STAMP = re.compile(r"^\[ *(\d+\.\d+)\](?:\[ *[TC]\d+\])? ")
 STATUSES = {"SUCCESS": Status.PASS, "SKIPPED": Status.SKIPPED}      # the parser's; any other is a failure
 
 # Runs with the base's parser as its neighbour: what that says on stdout, then its tree as the last line.
 READER = """\
 import inspect, json, sys
 import kunit_parser, kunit_printer
-more = [kunit_printer.Printer()] if "printer" in inspect.signature(kunit_parser.parse_run_tests).parameters else []
+parse = kunit_parser.parse_run_tests
+more = [kunit_printer.Printer()] if "printer" in inspect.signature(parse).parameters else []
 def tree(test):
     return {"name": test.name, "status": test.status.name, "planned": test.expected_count is not None,
             "log": list(test.log), "inside": [*map(tree, test.subtests)]}
-print("\\n" + json.dumps(tree(kunit_parser.parse_run_tests(sys.stdin.read().splitlines(), *more))))
+print("\\n" + json.dumps(tree(parse(sys.stdin.read().splitlines(), *more))))
 """
 
 
@@ -62,7 +63,8 @@ class Found:
 def reader(store: Store) -> Path:
     """The directory with the base's parser; the caller holds no lock."""
     with store.lock():
-        blobs = [store.git("rev-parse", f"{store.source()}:tools/testing/kunit/{name}").stdout.strip() for name in PARSER]
+        paths = [f"{store.source()}:tools/testing/kunit/{name}" for name in PARSER]
+        blobs = store.git("rev-parse", *paths).stdout.split()
         there = store.here / f"kunit-{'-'.join(blob[:12] for blob in blobs)}"
         there.mkdir(exist_ok=True)
         for name, blob in zip(PARSER, blobs):
@@ -96,8 +98,7 @@ def _case(suite: str, test: dict[str, Any], seconds: float) -> Result:
 def parse(log: str, there: Path) -> Found:
     """Read a kernel's console; a log that was cut off or lost lines cannot pass."""
     plain = "\n".join(STAMP.sub("", line) for line in log.replace("\r", "").splitlines()) + "\n"
-    done = run([sys.executable, there / "reader.py"], env={"PYTHONDONTWRITEBYTECODE": "1"}, data=plain.encode(),
-               next_step=f"look at {there}")
+    done = run([sys.executable, "-B", there / "reader.py"], data=plain.encode(), next_step=f"look at {there}")
     *said, last = done.stdout.rstrip().split("\n")
     main = json.loads(last)
     found = Found(problems=[re.sub(r"\033\[[\d;]*m", "", line).partition("[ERROR] ")[2]
@@ -123,8 +124,8 @@ def _seconds(log: str) -> dict[str, float]:
     """How long each case took, by the console's time stamps."""
     found: dict[str, float] = {}
     before = 0.0
-    for stamp, name in re.findall(r"^\[ *(\d+\.\d+)\](?:\[ *[TC]\d+\])?  {4}(?:(?:not )?ok \d+ (\S+)|# Subtest: .*)", log,
-                                  re.MULTILINE):
+    ends = STAMP.pattern + r" {4}(?:(?:not )?ok \d+ (\S+)|# Subtest: )"
+    for stamp, name in re.findall(ends, log, re.MULTILINE):
         if name:
             found[name] = max(float(stamp) - before, 0.0)
         before = float(stamp)
@@ -138,13 +139,15 @@ def _progress(console: Path) -> str:
     return f"{len(done)}/{max(planned, len(done))}, {done.count('not ok')} failed"
 
 
-def boot(image: Path, directory: Path, there: Path, glob: str = SUITES, args: Sequence[str] = (), memory: str = "1G",
-         more: Sequence[str] = (), progress: Callable[[str], None] = lambda text: None,
+def boot(image: Path, directory: Path, there: Path, glob: str = SUITES, args: Sequence[str] = (),
+         memory: str = "1G", more: Sequence[str] = (), progress: Callable[[str], None] = lambda text: None,
          limit: float = LIMIT_S) -> Found:
-    """Boot a test kernel for its unit tests, with `more` QEMU options; the console's log is left in the directory."""
+    """Boot a test kernel for its unit tests, with `more` QEMU options, and read its console.
+
+    The console's log is left in the directory; `there` is what reader() gives."""
     qemu, _ = machine.find()
-    cmdline = ["console=ttyAMA0", "loglevel=8", "log_buf_len=4M", "panic=-1", "kunit.enable=1", "kunit.autorun=1",
-               f"kunit.filter_glob={glob}", "kunit_shutdown=poweroff", *args]
+    cmdline = ["console=ttyAMA0 loglevel=8 log_buf_len=4M panic=-1 kunit.enable=1 kunit.autorun=1",
+               f"kunit.filter_glob={glob} kunit_shutdown=poweroff", *args]
     console = directory / machine.CONSOLE
     with machine.Machine(directory, [*machine.command(qemu, image, " ".join(cmdline), memory=memory), *more],
                          limit) as vm:
@@ -183,8 +186,8 @@ def kunit(base: str) -> tuple[Report, Path]:
     where = run_directory("kunit", base)
     there = reader(Store(base))
     with stage(f"kunit {base} {flavour}".rstrip()) as step:
-        found = boot(built.image, where, there, os.environ.get("FILTER") or SUITES, os.environ.get("ARGS", "").split(),
-                     progress=step.update)
+        found = boot(built.image, where, there, os.environ.get("FILTER") or SUITES,
+                     os.environ.get("ARGS", "").split(), progress=step.update)
     report = Report("kunit", f"{base}-{flavour}" if flavour else base, found.results(), {"kernel": built.key})
     report.text = table(base, f"({built.release}{', ' + flavour if flavour else ''})", report.results)
     report.text += f"\n\n{report.verdict}\n"

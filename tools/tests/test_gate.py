@@ -45,11 +45,11 @@ NM = r"""for file in "$@"; do :; done
 grep -q 'start_kernel\|SYMBOL' "$file" && echo "                 U start_kernel"
 echo "                 U kfree"; exit 0"""
 CHECKPATCH = r"""#!/usr/bin/perl
-open my $f, "<", $ARGV[-1]; my $n = 0;
+my $f = *STDIN; my $n = 0;
 while (<$f>) { $n++;
-    print "$ARGV[-1]:$n: WARNING:AVOID_EXTERNS: externs should be avoided\n" if /^\+.*(extern|STYLE)/;
+    print "-:$n: WARNING:AVOID_EXTERNS: externs should be avoided\n" if /^\+.*(extern|STYLE)/;
 }
-print "$ARGV[-1]:$n: ERROR:MISSING_SIGN_OFF: Missing Signed-off-by: line(s)\n";
+print "-:$n: ERROR:MISSING_SIGN_OFF: Missing Signed-off-by: line(s)\n";
 exit 1;
 """
 SPATCH = r"""case $* in *--version*) echo "spatch version 1.1.1 compiled"; exit 0;; esac
