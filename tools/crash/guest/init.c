@@ -112,16 +112,24 @@ static void say(const char *fmt, ...)
 	dprintf(STDOUT_FILENO, "crash-test: %.*s", len, line);
 }
 
+static int write_file(const char *path, const char *text)
+{
+	ssize_t len = strlen(text);
+	int fd = open(path, O_WRONLY);
+	int ret = fd >= 0 && write(fd, text, len) == len ? 0 : -1;
+
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
 /*
  * The kernel says "Power down" between the SMMU's shutdown and the machine's. Hold
  * it there for a while, in which DMA of a device that nobody stopped meets GBPA.
  */
 static void power_off(void)
 {
-	int fd = open("/proc/sys/kernel/printk_delay", O_WRONLY);
-
-	if (fd >= 0 && write(fd, "100", 3) == 3)
-		close(fd);
+	write_file("/proc/sys/kernel/printk_delay", "100");
 	sync();
 	reboot(RB_POWER_OFF);
 	for (;;)
@@ -416,26 +424,6 @@ static void load_crash_kernel(const char *cmdline)
 		give_up("kexec cannot load the crash kernel: status %d", status);
 }
 
-static void damage_l1(const char *what)
-{
-	int fd = open(SMMU_KDUMP_TEST_DAMAGE_L1, O_WRONLY);
-	ssize_t len = strlen(what);
-
-	if (fd < 0 || write(fd, what, len) != len)
-		give_up("cannot damage the stream table: %s", what);
-	close(fd);
-}
-
-static void sysrq_crash(void)
-{
-	int fd = open("/proc/sysrq-trigger", O_WRONLY);
-
-	if (fd < 0 || write(fd, "c", 1) != 1)
-		give_up("cannot panic");
-	for (;;)
-		pause();
-}
-
 static void first_kernel(int reads, const char *cmdline)
 {
 	const char *nic, *answer;
@@ -450,9 +438,10 @@ static void first_kernel(int reads, const char *cmdline)
 	tell_done(ctx, reads);
 	say("panic");
 	answer = hear();
-	if (!strncmp(answer, "go ", 3))
-		damage_l1(answer + 3);
-	sysrq_crash();
+	if (!strncmp(answer, "go ", 3) && write_file(SMMU_KDUMP_TEST_DAMAGE_L1, answer + 3))
+		give_up("cannot damage the stream table: %s", answer + 3);
+	write_file("/proc/sysrq-trigger", "c");
+	give_up("cannot panic");
 }
 
 static int has_text(const char *path, const char *text)
