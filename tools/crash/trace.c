@@ -41,8 +41,6 @@
 
 #define MAX_SIDS	64
 #define MAX_RANGES	8
-#define MAX_WRITES	64
-#define MAX_EXAMPLES	8
 #define MAX_NAME	80
 #define BUFFER		(1 << 20)
 #define DRAIN_US	20000		/* a reset finishes what is in flight at once */
@@ -100,11 +98,6 @@ struct stream {
 	uint64_t example_time, example_iova, example_addr;
 };
 
-struct reg_write {
-	uint64_t time, addr, val;
-	bool enabled;			/* SMMUEN when it was made */
-};
-
 enum event {
 	IGNORED, SUCCESS, DISABLE, BYPASS, ABORT, RECORD, WRITE, CFGI_STE, CFGI_RANGE
 };
@@ -143,16 +136,13 @@ static struct { uint64_t start, end; } crash_memory[MAX_RANGES];
 static int nr_ranges;
 static uint64_t panic_time, shutdown_time, doorbell;
 
-static uint64_t now, probe_time, last_time;
+static uint64_t now, probe_time;
 static uint64_t line_number, nr_trace, nr_other;
-static char examples[MAX_EXAMPLES][160];
-static int nr_examples;
 
 static bool enabled;
 static uint64_t gbpa;
 static bool ended, ended_aborting;	/* SMMUEN was cleared at the shutdown */
-static struct reg_write writes[MAX_WRITES];
-static uint64_t nr_writes, cleared_smmuen, wrote_strtab, wrote_cr1, wrote_cr2;
+static uint64_t cleared_smmuen, wrote_strtab, wrote_cr1, wrote_cr2;
 
 static const char *file_name;
 
@@ -356,22 +346,11 @@ static void take_over(struct stream *s)
 
 static void write_register(uint64_t addr, uint64_t val)
 {
-	bool mattering = addr == CR0 || addr == CR1 || addr == CR2 || addr == GBPA ||
-			 addr == STRTAB_BASE || addr == STRTAB_BASE_HI ||
-			 addr == STRTAB_BASE_CFG || addr == CMDQ_BASE;
+	bool forbidden = now >= panic_time && enabled;
 
-	if (!mattering)
-		return;
-	if (now >= panic_time) {
-		if (!probe_time)
-			probe_time = now;
-		if (nr_writes < MAX_WRITES)
-			writes[nr_writes] = (struct reg_write){ now, addr, val, enabled };
-		nr_writes++;
-	}
 	switch (addr) {
 	case CR0:
-		if (now >= panic_time && enabled && !(val & CR0_SMMUEN)) {
+		if (forbidden && !(val & CR0_SMMUEN)) {
 			if (now < shutdown_time) {
 				cleared_smmuen++;
 			} else if (!ended) {
@@ -386,17 +365,24 @@ static void write_register(uint64_t addr, uint64_t val)
 			gbpa = val;
 		break;
 	case CR1:
-		wrote_cr1 += now >= panic_time && enabled;
+		wrote_cr1 += forbidden;
 		break;
 	case CR2:
-		wrote_cr2 += now >= panic_time && enabled;
+		wrote_cr2 += forbidden;
 		break;
 	case STRTAB_BASE:
 	case STRTAB_BASE_HI:
 	case STRTAB_BASE_CFG:
-		wrote_strtab += now >= panic_time && enabled;
+		wrote_strtab += forbidden;
 		break;
+	case CMDQ_BASE:
+		break;
+	default:
+		return;
 	}
+	/* A crash kernel's first write to one of these is where its probe is */
+	if (now >= panic_time && !probe_time)
+		probe_time = now;
 }
 
 static void take_over_range(uint64_t start, uint64_t end)
@@ -479,9 +465,6 @@ static void other_line(const char *line, const char *end)
 		return;
 	}
 	nr_other++;
-	if (nr_examples < MAX_EXAMPLES)
-		snprintf(examples[nr_examples++], sizeof(examples[0]), "%.*s",
-			 (int)(end - line), line);
 }
 
 /* "PID@SECONDS.MICROSECONDS:" at the start of a line: what follows, or NULL. */
@@ -568,7 +551,6 @@ static void one_line(const char *line, const char *end)
 	if (!found)
 		die("unknown event `%.*s'; this reader has to learn it", (int)(text - name), name);
 	nr_trace++;
-	last_time = now;
 	trace_line(found->event, text < end ? text + 1 : end, end);
 }
 
@@ -612,23 +594,10 @@ static const char *when(uint64_t time)
 	return text[turn];
 }
 
-static void print_string(const char *text)
-{
-	putchar('"');
-	for (; *text; text++) {
-		if (*text == '"' || *text == '\\')
-			putchar('\\');
-		putchar(isprint((unsigned char)*text) ? *text : '?');
-	}
-	putchar('"');
-}
-
 static void print_stream(const struct stream *s)
 {
-	printf("    {\"sid\": %u, \"region\": ", s->sid);
-	print_string(s->region);
-	printf(", \"take_over\": %s, \"first_dma\": %s, \"last_dma\": %s, \"late\": %" PRIu64
-	       ", \"completions\": %" PRIu64 ", \"drained\": %" PRIu64, when(s->take_over),
+	printf("    {\"sid\": %u, \"take_over\": %s, \"first_dma\": %s, \"last_dma\": %s, \"late\": %" PRIu64
+	       ", \"completions\": %" PRIu64 ", \"drained\": %" PRIu64, s->sid, when(s->take_over),
 	       when(s->first_dma), when(s->last_dma), s->late, s->completions, s->drained);
 	if (s->has_example)
 		printf(",\n     \"example\": {\"time\": %s, \"iova\": %" PRIu64 ", \"addr\": %" PRIu64 "}",
@@ -647,23 +616,13 @@ static void print_result(void)
 {
 	printf("{\n  \"lines\": %" PRIu64 ", \"trace_lines\": %" PRIu64 ", \"other_lines\": %" PRIu64 ",\n",
 	       line_number - 1, nr_trace, nr_other);
-	printf("  \"probe\": %s, \"last\": %s,\n", when(probe_time), when(last_time));
+	printf("  \"probe\": %s,\n", when(probe_time));
 	printf("  \"ended\": %s, \"ended_aborting\": %s,\n", ended ? "true" : "false",
 	       ended_aborting ? "true" : "false");
 	printf("  \"cleared_smmuen\": %" PRIu64 ", \"wrote_strtab\": %" PRIu64
 	       ", \"wrote_cr1\": %" PRIu64 ", \"wrote_cr2\": %" PRIu64 ",\n",
 	       cleared_smmuen, wrote_strtab, wrote_cr1, wrote_cr2);
-	printf("  \"writes\": [");
-	for (uint64_t i = 0; i < nr_writes && i < MAX_WRITES; i++)
-		printf("%s\n    {\"time\": %s, \"addr\": %" PRIu64 ", \"val\": %" PRIu64
-		       ", \"enabled\": %s}", i ? "," : "", when(writes[i].time), writes[i].addr,
-		       writes[i].val, writes[i].enabled ? "true" : "false");
-	printf("],\n  \"other\": [");
-	for (int i = 0; i < nr_examples; i++) {
-		printf("%s\n    ", i ? "," : "");
-		print_string(examples[i]);
-	}
-	printf("],\n  \"streams\": [\n");
+	printf("  \"streams\": [\n");
 	for (int i = 0; i < nr_streams; i++) {
 		print_stream(&streams[i]);
 		printf("%s\n", i + 1 < nr_streams ? "," : "");
