@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from ..results import Status, table
 from .judge import Judgement, Row
-from .scenario import DEVICES, SETTLE_MS, Scenario
+from .scenario import DEVICES, Scenario
 
 NUMBER = 8
 COLUMNS = ("transl", "abort", "bypass", "fault", "misdir")
@@ -69,8 +69,8 @@ def page(base: str, qemu: str, setup: Scenario, runs: Runs, verdict: Status) -> 
     rows.append(["verdict", *(text if len(text) <= CELL else f"{run.verdict}, see below"
                               for text, run in zip(texts, both))])
     barred = [[*row[:1], *(f"| {cell}" for cell in row[1:])] for row in rows]
-    out = [f"crash test of {base}: {qemu}, {setup.frames} frames/s, {setup.read_iops} reads/s; held "
-           f"{setup.delay_ms} ms before", f"and {SETTLE_MS} ms after the SMMU's probe", "",
+    knobs = " ".join(f"{name}={value}" for name, value in setup.values.items() if value)
+    out = [*_wrap(f"crash test of {base}: {qemu}, {setup.frames} frames/s; {knobs}"), "",
            table(barred, left=3, gap=" "),
            "transl: until the device's take-over; the others: until the shutdown", ""]
     for which, run in runs.items():
