@@ -109,7 +109,8 @@ class Report:
         """Write all forms, print the table and where they are; the verb's exit code."""
         self.write(directory)
         print(paint(self.text.rstrip(), self.verdict) if sys.stdout.isatty() else self.text.rstrip())
-        print(f"\nreports in {directory}\n  table.txt  result.json  junit.xml  result.ktap  {more}")
+        files = f"table.txt  result.json  junit.xml  result.ktap  {more}".rstrip()
+        print(f"\nreports in {directory}\n  {files}")
         return self.verdict.code
 
 
