@@ -14,16 +14,14 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from fixes import Fixes                                             # noqa: E402
-from gitio import ENVIRONMENT, FINDINGS, OK, USAGE, Err, Git        # noqa: E402
-from lint import Lint, is_range, source                             # noqa: E402
-from patches import find_contents, parse_mail                       # noqa: E402
-from report import FORMATS, Finding, Report, progress, render       # noqa: E402
+from .digest import Lint, is_range, source
+from .fixes import Fixes
+from .gitio import ENVIRONMENT, FINDINGS, OK, USAGE, Err, Git
+from .patches import find_contents, parse_mail
+from .render import FORMATS, Finding, Report, progress, render
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -60,9 +58,9 @@ def arguments() -> argparse.ArgumentParser:
     return top
 
 
-def repositories(args: argparse.Namespace, needed: bool) -> tuple[Optional[Git], Optional[Git]]:
+def repositories(args: argparse.Namespace, needed: bool) -> tuple[Git | None, Git | None]:
     """The branch's repository and the reference; `needed`: the branch must be in one."""
-    git: Optional[Git] = None
+    git: Git | None = None
     try:
         git = Git(args.repo)
     except Err:
@@ -143,8 +141,12 @@ def line(f: Finding) -> str:
     return f"{f.level}: {f.where}: {f.text}; {f.remedy}\n"
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    args = arguments().parse_args(argv)
+def main(argv: Sequence[str]) -> int:
+    """Run one verb; the exit status."""
+    try:
+        args = arguments().parse_args(argv)
+    except SystemExit as e:             # argparse has said what is wrong, or printed its help
+        return int(e.code or OK)
     try:
         return {"compare": compare, "fixes": fixes, "check": check}[args.verb](args)
     except Err as e:
@@ -169,4 +171,4 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

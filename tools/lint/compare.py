@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Callable, Iterable, Iterator, Optional, Sequence
 
-from diffing import (FUNCTIONS, WORD, Before, Edit, Heads, LABEL, Lines, Outcome, blank_free, blocks, carry, edits,
+from .diffing import (FUNCTIONS, WORD, Before, Edit, Heads, LABEL, Lines, Outcome, blank_free, blocks, carry, edits,
                      slide, split)
-from patches import GITLINK, SYMLINK, FileChange, Hunk, Patch, all_places, place
+from .patches import GITLINK, SYMLINK, FileChange, Hunk, Patch, all_places, place
 
 MATCH, CONTEXT, WHITESPACE, UNPROVEN, MISMATCH = "match", "context", "whitespace", "unproven", "MISMATCH"
 RANK = {MATCH: 0, CONTEXT: 1, WHITESPACE: 2, UNPROVEN: 3, MISMATCH: 4}
@@ -95,7 +95,7 @@ def pair_renames(ours: dict[str, FileChange], theirs: dict[str, FileChange]) -> 
                 del b[f.old_path]
 
 
-def renamed(path: str, ours: dict[str, FileChange], theirs: dict[str, FileChange]) -> Optional[tuple[str, str]]:
+def renamed(path: str, ours: dict[str, FileChange], theirs: dict[str, FileChange]) -> tuple[str, str] | None:
     """A file that both sides add: the same edit of a file that both delete?"""
     a, b = ours[path].sides(), theirs[path].sides()
     for old in ours.keys() & theirs.keys():
@@ -171,7 +171,7 @@ def modes_differ(u: FileChange, l: FileChange) -> str:
     return ""
 
 
-def is_binary(data: Optional[bytes]) -> bool:
+def is_binary(data: bytes | None) -> bool:
     return data is not None and b"\0" in data[:8000]
 
 
@@ -186,7 +186,7 @@ def opaque(u: FileChange, l: FileChange, path: str) -> tuple[str, str]:
     return UNPROVEN, f"{path}: a binary patch without its contents"
 
 
-def two_contents(a: tuple[Optional[bytes], Optional[bytes]], b: tuple[Optional[bytes], Optional[bytes]],
+def two_contents(a: tuple[bytes | None, bytes | None], b: tuple[bytes | None, bytes | None],
                  u: FileChange, l: FileChange, path: str) -> tuple[str, str]:
     (u0, u1), (l0, l1) = a, b
     if u1 is None or l1 is None:                    # deleted by both: modes_differ saw the rest
@@ -232,7 +232,7 @@ class Guard:
     def __init__(self, path: str, up: Lines, local: Lines):
         self.on = bool(FUNCTIONS.search(path))
         self.up, self.local = up, local
-        self.heads: Optional[tuple[Heads, Heads]] = None
+        self.heads: tuple[Heads, Heads] | None = None
 
     def allows(self, places: Iterable[tuple[int, int]]) -> bool:
         if not self.on:
@@ -268,7 +268,7 @@ def alignments(a: Sequence[bytes], b: Sequence[bytes]) -> Iterator[list[tuple[in
         yield back
 
 
-def prove(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, guard: Guard) -> Optional[str]:
+def prove(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, guard: Guard) -> str | None:
     """MATCH or CONTEXT when carrying the change over gives exactly the local file."""
     best = None
     before = Before(up0)
@@ -344,7 +344,7 @@ def wordy(path: str, theirs: Sequence[tuple[str, bytes]], mine: Sequence[tuple[s
 
 # --- patches without contents ---------------------------------------------------------------------
 
-def text_on_content(text: FileChange, content: tuple[Optional[bytes], Optional[bytes]], path: str, which: str
+def text_on_content(text: FileChange, content: tuple[bytes | None, bytes | None], path: str, which: str
                     ) -> tuple[str, str]:
     """Carry a patch of which only the hunks are known over to a known file."""
     old, new = content
@@ -375,7 +375,7 @@ def text_on_content(text: FileChange, content: tuple[Optional[bytes], Optional[b
     return MISMATCH, wordy(path, theirs, mine) or f"{path}: the same lines, but at another place"
 
 
-def section_fits(section: bytes, lines: Lines, at: int) -> Optional[bool]:
+def section_fits(section: bytes, lines: Lines, at: int) -> bool | None:
     """Whether a hunk's section names what a place is in; None: nothing can be said."""
     if not section:
         return None
@@ -419,7 +419,7 @@ def right_sections(hunks: Sequence[Hunk], cut: Sequence[Edit], done: Outcome, lo
 def hunk_alignments(hunks: Sequence[Hunk], local: Lines) -> Iterator[list[tuple[int, int, int]]]:
     """Where the hunks' lines are in the local file; hunks that do not fit as they are, are aligned
     within the function they tell of, then within all that lies between their neighbours."""
-    spots: list[Optional[int]] = []
+    spots: list[int | None] = []
     low = shift = 0
     for h in hunks:
         want = h.old()
@@ -446,7 +446,7 @@ def hunk_alignments(hunks: Sequence[Hunk], local: Lines) -> Iterator[list[tuple[
             break
 
 
-def best_place(h: Hunk, want: Lines, local: Lines, low: int, near: int) -> Optional[int]:
+def best_place(h: Hunk, want: Lines, local: Lines, low: int, near: int) -> int | None:
     if not want:
         return place(want, local, low, near)
     spots = all_places(want, local, low)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Optional, Sequence
+from typing import NamedTuple
 
 Lines = list[bytes]
 CONTEXT = 3
@@ -199,7 +200,7 @@ class Heads:
     def name(self, i: int) -> bytes:
         return b" ".join(self.lines[i].split())
 
-    def at(self, place: int) -> Optional[bytes]:
+    def at(self, place: int) -> bytes | None:
         """Heading above a place; None between functions or when not known."""
         k = bisect_left(self.top, place) - 1
         if k < 0 or self.lines[self.top[k]][:1] == b"}":
@@ -215,7 +216,7 @@ class Outcome:
 
 
 def carry(before: Before, changes: Sequence[Edit], local: Lines, pairs: Sequence[tuple[int, int, int]],
-          wanted: Optional[Lines] = None) -> Optional[Outcome]:
+          wanted: Lines | None = None) -> Outcome | None:
     """Apply `changes`, made against `before`, to `local` along the alignment `pairs`.
 
     None when a changed line has no counterpart or an insertion has no proven place.  Where two
@@ -226,7 +227,7 @@ def carry(before: Before, changes: Sequence[Edit], local: Lines, pairs: Sequence
         image[i:i + n] = range(j, j + n)
     size = len(before.lines)
 
-    def near(i: int, step: int) -> Optional[int]:
+    def near(i: int, step: int) -> int | None:
         """Image of line i, seen from its neighbour: -1 without one, None if nothing is known there."""
         if i < 0:
             return -1 if before.bof else None
@@ -288,7 +289,7 @@ def crosses(before: Before, place: int, line: int, step: int) -> bool:
     return any(i in before.breaks for i in span)
 
 
-def gap_place(before: Before, image: Sequence[int], at: int, size: int) -> Optional[int]:
+def gap_place(before: Before, image: Sequence[int], at: int, size: int) -> int | None:
     """The place of an insertion whose both neighbours changed locally."""
     i = at - 1
     while i >= 0 and image[i] < 0 and i + 1 not in before.breaks:

@@ -12,14 +12,15 @@ import os
 import re
 import zlib
 from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Iterator, Optional, Sequence
+from typing import IO
 
-import message as msg
-from gitio import USAGE, Ambiguous, Err, FetchFailed, Git, GitError, patch_ids
-from patches import Patch, of_commit
-from report import BAD, DOUBT, GOOD, Cell, Finding, Report, progress
+from . import message as msg
+from .gitio import USAGE, Ambiguous, Err, FetchFailed, Git, GitError, patch_ids
+from .patches import Patch, of_commit
+from .render import BAD, DOUBT, GOOD, Cell, Finding, Report, progress
 
 COLUMNS = ("Picked commit", "Fix", "Subject", "First release", "Status")
 FORMAT = "lint cache 2"
@@ -131,12 +132,12 @@ class Cache:
         f.flush()
         return data + block
 
-    def sealed(self, data: bytes) -> Optional[tuple[int, list[str]]]:
+    def sealed(self, data: bytes) -> tuple[int, list[str]] | None:
         """End of the last whole block and its tips; None when the file is of no use."""
         if not data.startswith(self.head):
             return None
         start = len(self.head)
-        found: Optional[tuple[int, list[str]]] = None
+        found: tuple[int, list[str]] | None = None
         while (at := data.find(b"\n=\t", start - 1)) >= 0:
             at += 1
             end = data.find(b"\n", at)
@@ -201,7 +202,7 @@ class Missing:
 class Ignored:
     """`HASH YYYY-MM-DD REASON`, a line each."""
 
-    def __init__(self, path: Optional[str]):
+    def __init__(self, path: str | None):
         self.entries: dict[str, tuple[str, str]] = {}
         self.used: set[str] = set()
         if not path:
@@ -218,7 +219,7 @@ class Ignored:
                 raise Err(f"{path}:{n}: not of the form HASH YYYY-MM-DD REASON", "give each entry a date and a reason", USAGE)
             self.entries[m[1]] = (m[2], m[3])
 
-    def find(self, oid: str) -> Optional[str]:
+    def find(self, oid: str) -> str | None:
         for prefix, (day, reason) in self.entries.items():
             if oid.startswith(prefix):
                 self.used.add(prefix)
@@ -227,7 +228,7 @@ class Ignored:
 
 
 class Fixes:
-    def __init__(self, git: Git, reference: Optional[Git], mainline: Sequence[str], ignore: Optional[str]):
+    def __init__(self, git: Git, reference: Git | None, mainline: Sequence[str], ignore: str | None):
         self.git = git
         self.reference = reference or git
         self.alone = reference is None or reference.gitdir == git.gitdir
@@ -240,7 +241,7 @@ class Fixes:
         self.have: dict[str, str] = {}              # upstream commit -> how the branch has it
         self.picks: dict[str, list[tuple[str, str]]] = {}       # upstream's hash (7 digits) -> whole, local commit
         self.undone: dict[str, list[tuple[str, str]]] = {}      # reverted hash (7 digits) -> whole, the revert
-        self.resolved: dict[str, Optional[str]] = {}
+        self.resolved: dict[str, str | None] = {}
 
     def run(self, spec: str, everything: bool) -> Report:
         oids = self.git.range(spec)
@@ -326,7 +327,7 @@ class Fixes:
         return depth > 50 or not any(local.startswith(target) and local != by and self.in_force(by, depth + 1)
                                      for target, by in self.undone.get(local[:7], ()))
 
-    def present(self, oid: str, subject: str) -> Optional[str]:
+    def present(self, oid: str, subject: str) -> str | None:
         """How the branch has an upstream commit."""
         if oid in self.carried:
             return f"present as {self.carried[oid].name}"

@@ -11,19 +11,14 @@ import os
 import re
 import select
 import subprocess
-import sys
 import time
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Iterable, Iterator, NamedTuple, Optional, Sequence
+from typing import NamedTuple
 
 OK, FINDINGS, USAGE, ENVIRONMENT = 0, 1, 2, 3
 
-try:
-    SILENCE = float(os.environ.get("LINT_TIMEOUT", "300"))
-except ValueError:
-    sys.stderr.write("error: LINT_TIMEOUT is no number; next: give it in seconds\n")
-    sys.exit(USAGE)
 CACHE_BYTES = 96 << 20
 HEX = re.compile(r"[0-9a-f]{4,64}")
 FETCH_TROUBLE = re.compile(r"could not fetch|promisor|unable to access|could not read from remote|"
@@ -44,6 +39,15 @@ class GitError(Err):
 
 class FetchFailed(Err):
     """Content that git knows of could not be had (partial clone, shallow clone, dead remote)."""
+
+
+def silence() -> float:
+    """How long git may say nothing before it counts as hung, in seconds."""
+    text = os.environ.get("LINT_TIMEOUT", "300")
+    try:
+        return float(text)
+    except ValueError:
+        raise Err(f"LINT_TIMEOUT is no number: {text!r}", "give it in seconds", USAGE) from None
 
 
 class Ambiguous(Exception):
@@ -94,8 +98,9 @@ def environment() -> dict[str, str]:
 class Process:
     """A git process whose output is read in pieces, with a limit on its silence."""
 
-    def __init__(self, argv: Sequence[str], stdin: Optional[bytes] = None, feed: bool = False):
+    def __init__(self, argv: Sequence[str], stdin: bytes | None = None, feed: bool = False):
         self.argv = list(argv)
+        self.patience = silence()
         self.err = b""
         try:
             self.child = subprocess.Popen(
@@ -127,14 +132,14 @@ class Process:
 
     def read(self) -> bytes:
         """Some output; b"" at its end."""
-        deadline = time.monotonic() + SILENCE
+        deadline = time.monotonic() + self.patience
         while True:
             writers = [self.child.stdin] if self.todo is not None and self.child.stdin else []
             left = deadline - time.monotonic()
             ready, can_write, _ = select.select(self.fds, writers, [], max(left, 0))
             if not ready and not can_write:
                 self.kill()
-                raise GitError(f"{self.name()} said nothing for {SILENCE:g} s and was stopped",
+                raise GitError(f"{self.name()} said nothing for {self.patience:g} s and was stopped",
                                "look at the repository, or set LINT_TIMEOUT higher")
             if can_write:
                 assert self.todo is not None and self.child.stdin
@@ -160,7 +165,7 @@ class Process:
         """Wait for the end; raises unless the status is an allowed one."""
         self.close_stdin()
         try:
-            _, more = self.child.communicate(timeout=SILENCE)
+            _, more = self.child.communicate(timeout=self.patience)
         except subprocess.TimeoutExpired:
             self.kill()
             raise GitError(f"{self.name()} did not end", "look at the repository") from None
@@ -182,7 +187,7 @@ class Process:
 class Batch:
     """`git cat-file --batch`: objects by name, hashed again on arrival."""
 
-    def __init__(self, git: "Git"):
+    def __init__(self, git: Git):
         self.process = Process(git.argv("cat-file", "--batch"), feed=True)
         self.buffer = bytearray()
 
@@ -190,7 +195,7 @@ class Batch:
         data = "".join(n + "\n" for n in names).encode("utf-8", "surrogateescape")
         stdin = self.process.child.stdin
         assert stdin
-        deadline = time.monotonic() + SILENCE
+        deadline = time.monotonic() + self.process.patience
         while data:
             try:
                 data = data[os.write(stdin.fileno(), data):]
@@ -229,7 +234,7 @@ class Batch:
         del self.buffer[:size + 1]
         return body
 
-    def answer(self, name: str) -> Optional[tuple[str, str, bytes]]:
+    def answer(self, name: str) -> tuple[str, str, bytes] | None:
         head = self.line()
         if head == f"{name} missing":
             return None
@@ -251,7 +256,7 @@ class Git:
 
     def __init__(self, path: str):
         self.path = path
-        self.batch: Optional[Batch] = None
+        self.batch: Batch | None = None
         self.commits: dict[str, Commit] = {}
         self.store: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
         self.stored = 0
@@ -276,13 +281,13 @@ class Git:
     def shallow(self) -> bool:
         return os.path.exists(os.path.join(self.gitdir, "shallow"))
 
-    def run(self, *args: str, stdin: Optional[bytes] = None) -> bytes:
+    def run(self, *args: str, stdin: bytes | None = None) -> bytes:
         p = Process(self.argv(*args), stdin)
         out = drain(p)
         p.finish()
         return out
 
-    def stream(self, *args: str, stdin: Optional[bytes] = None) -> Iterator[bytes]:
+    def stream(self, *args: str, stdin: bytes | None = None) -> Iterator[bytes]:
         """The output in pieces; a failure is raised after the last one."""
         p = Process(self.argv(*args), stdin)
         done = False
@@ -295,7 +300,7 @@ class Git:
                 p.kill()
         p.finish()
 
-    def records(self, *args: str, stdin: Optional[bytes] = None) -> Iterator[bytes]:
+    def records(self, *args: str, stdin: bytes | None = None) -> Iterator[bytes]:
         """Records that end in NUL."""
         rest = b""
         for piece in self.stream(*args, stdin=stdin):
@@ -307,10 +312,10 @@ class Git:
 
     # --- objects -------------------------------------------------------------------------
 
-    def fetch(self, names: Sequence[str]) -> list[Optional[tuple[str, str, bytes]]]:
+    def fetch(self, names: Sequence[str]) -> list[tuple[str, str, bytes] | None]:
         if self.batch is None:
             self.batch = Batch(self)
-        found: list[Optional[tuple[str, str, bytes]]] = []
+        found: list[tuple[str, str, bytes] | None] = []
         try:
             for at in range(0, len(names), 256):
                 part = names[at:at + 256]
@@ -326,7 +331,7 @@ class Git:
             raise
         return found
 
-    def object(self, name: str) -> Optional[tuple[str, str, bytes]]:
+    def object(self, name: str) -> tuple[str, str, bytes] | None:
         if name in self.store:
             self.store.move_to_end(name)
             return (name, *self.store[name])
@@ -374,7 +379,7 @@ class Git:
                     raise GitError(f"git cat-file gave {got[0][:12]} for {name[:12]}", "run git fsck")
                 self.commits[name] = parse_commit(name, got[2])
 
-    def resolve(self, name: str) -> Optional[str]:
+    def resolve(self, name: str) -> str | None:
         """The commit that a (possibly abbreviated) hash names; raises Ambiguous."""
         if len(name) in (40, 64) and name in self.commits:
             return name
@@ -437,7 +442,7 @@ class Git:
                 out.append(Entry((prefix + name).decode("utf-8", "surrogateescape"), m0, o0, m1, o1))
         return out
 
-    def lookup(self, tree: str, path: str) -> Optional[tuple[int, str]]:
+    def lookup(self, tree: str, path: str) -> tuple[int, str] | None:
         """Mode and name of what stands at a path."""
         here = (0o40000, tree)
         for part in path.encode("utf-8", "surrogateescape").split(b"/"):

@@ -6,8 +6,9 @@ Everything here is text in, data out.  The accepted forms are tables.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Sequence
+from typing import NamedTuple
 
 HASH = r"[0-9a-fA-F]{7,64}"
 LINK = r"https?://[^\s)>\]]+"
@@ -231,6 +232,6 @@ def compare_subjects(local: str, upstream: str) -> str:
     return "MISMATCH"
 
 
-def first_hash_in(text: str, oid: str) -> Optional[str]:
+def first_hash_in(text: str, oid: str) -> str | None:
     """A word of the text that abbreviates the hash."""
     return next((w for w in re.findall(r"\b[0-9a-f]{7,64}\b", text.lower()) if oid.startswith(w)), None)

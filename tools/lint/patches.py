@@ -11,12 +11,12 @@ import hashlib
 import os
 import re
 import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Iterable, Optional, Sequence
 
-from diffing import Before, Edit, Lines, split
-from gitio import ENVIRONMENT, USAGE, Ambiguous, Commit, Err, FetchFailed, Git, Person
-from message import subject_of
+from .diffing import Before, Edit, Lines, split
+from .gitio import ENVIRONMENT, USAGE, Ambiguous, Commit, Err, FetchFailed, Git, Person
+from .message import subject_of
 
 GITLINK, SYMLINK = 0o160000, 0o120000
 HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@ ?(.*)")
@@ -75,19 +75,19 @@ class FileChange:
     new_oid: str = ""
     hunks: list[Hunk] = field(default_factory=list)
     opaque: bool = False                    # a binary patch: no lines
-    git: Optional[Git] = None               # where the contents are to be had
-    contents: Optional[tuple[Optional[bytes], Optional[bytes]]] = None
+    git: Git | None = None               # where the contents are to be had
+    contents: tuple[bytes | None, bytes | None] | None = None
 
     def path(self) -> str:
         return self.new_path if self.new_mode else self.old_path
 
-    def sides(self) -> Optional[tuple[Optional[bytes], Optional[bytes]]]:
+    def sides(self) -> tuple[bytes | None, bytes | None] | None:
         """Old and new content (None: absent), or None when only the hunks are known."""
         if self.contents is None and self.git is not None:
             self.contents = (self.load(self.old_mode, self.old_oid), self.load(self.new_mode, self.new_oid))
         return self.contents
 
-    def load(self, mode: int, oid: str) -> Optional[bytes]:
+    def load(self, mode: int, oid: str) -> bytes | None:
         assert self.git is not None
         if not mode:
             return None
@@ -123,10 +123,10 @@ class Patch:
     name: str                               # short hash, file name or message id
     subject: str
     message: str
-    author: Optional[Person]
-    commit: Optional[Commit] = None
-    git: Optional[Git] = None
-    files: Optional[list[FileChange]] = None
+    author: Person | None
+    commit: Commit | None = None
+    git: Git | None = None
+    files: list[FileChange] | None = None
     headers: list[tuple[str, str]] = field(default_factory=list)
     msgid: str = ""
     version: int = 1
@@ -135,7 +135,7 @@ class Patch:
     legible: bool = True
     broken: str = ""                        # why the change cannot be read
     thread: str = ""
-    where: Optional["Onto"] = None          # the tree it was applied to
+    where: Onto | None = None          # the tree it was applied to
     seen: dict[str, bool] = field(default_factory=dict)
 
     def key(self) -> str:
@@ -154,7 +154,7 @@ class Patch:
                           for e in self.git.changes(parent, self.commit.tree)]
         return self.files
 
-    def had(self, path: str) -> Optional[bool]:
+    def had(self, path: str) -> bool | None:
         """Whether the tree before the change had a path; None: not known."""
         if self.commit and self.git:
             if not self.commit.parents:
@@ -195,7 +195,7 @@ def parse_diff(text: bytes) -> list[FileChange]:
     """The files of a patch; raises Truncated."""
     lines = split(text)
     out: list[FileChange] = []
-    now: Optional[FileChange] = None
+    now: FileChange | None = None
     prefixed = True
     i = 0
     while i < len(lines):
@@ -307,7 +307,7 @@ def no_newline(hunk: Hunk) -> None:
         hunk.body[-1] = (sign, text.rstrip(b"\n"))
 
 
-def parse_mail(raw: bytes, name: str) -> Optional[Patch]:
+def parse_mail(raw: bytes, name: str) -> Patch | None:
     """A patch (or cover letter) from a mail; None for replies and other mails."""
     raw = re.sub(rb"^From [^\n]*\n", b"", raw.lstrip(b"\r\n"))
     msg = email.parser.BytesParser().parsebytes(raw)
@@ -355,7 +355,7 @@ def parse_mail(raw: bytes, name: str) -> Optional[Patch]:
     return patch
 
 
-def parse_bare(raw: bytes, name: str) -> Optional[Patch]:
+def parse_bare(raw: bytes, name: str) -> Patch | None:
     """A patch that is no mail: what stands above the diff is the message (quilt, DEP-3)."""
     talk, diff = split_body(raw)
     if not diff:
@@ -477,7 +477,7 @@ def blob_name(data: bytes, like: str) -> str:
     return digest(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def apply_hunks(hunks: Sequence[Hunk], old: Lines, exact: bool) -> Optional[Lines]:
+def apply_hunks(hunks: Sequence[Hunk], old: Lines, exact: bool) -> Lines | None:
     """Strict application: all context, in order; `exact`: also at the very lines."""
     out: Lines = []
     done = shift = 0
@@ -493,7 +493,7 @@ def apply_hunks(hunks: Sequence[Hunk], old: Lines, exact: bool) -> Optional[Line
     return out + old[done:]
 
 
-def place(want: Lines, old: Lines, low: int, near: int, exact: bool = False) -> Optional[int]:
+def place(want: Lines, old: Lines, low: int, near: int, exact: bool = False) -> int | None:
     """The place nearest to `near` where the lines stand."""
     if exact:
         return near if near >= low and old[near:near + len(want)] == want else None
@@ -520,10 +520,10 @@ class Onto:
     def __init__(self, git: Git, rev: str):
         self.git = git
         self.tree = git.commit(git.revision(rev)).tree
-        self.over: dict[str, tuple[int, Optional[bytes]]] = {}
+        self.over: dict[str, tuple[int, bytes | None]] = {}
         self.existed: dict[int, dict[str, bool]] = {}
 
-    def get(self, path: str) -> tuple[int, Optional[bytes]]:
+    def get(self, path: str) -> tuple[int, bytes | None]:
         if path not in self.over:
             found = self.git.lookup(self.tree, path)
             if found is None or found[0] == 0o40000:
@@ -531,7 +531,7 @@ class Onto:
             return found[0], self.git.blob(found[1]) if found[0] != GITLINK else found[1].encode()
         return self.over[path]
 
-    def had(self, patch: Patch, path: str) -> Optional[bool]:
+    def had(self, patch: Patch, path: str) -> bool | None:
         return self.existed.get(id(patch), {}).get(path, self.git.lookup(self.tree, path) is not None)
 
     def apply(self, patch: Patch) -> None:
@@ -561,7 +561,7 @@ def find_contents(patches: Iterable[Patch], stores: Sequence[Git]) -> None:
     """Fill in contents by the patches' index lines, from repositories and from the patches before."""
     made: dict[str, bytes] = {}
 
-    def look(oid: str) -> Optional[bytes]:
+    def look(oid: str) -> bytes | None:
         for full, data in made.items():
             if full.startswith(oid):
                 return data
@@ -578,7 +578,7 @@ def find_contents(patches: Iterable[Patch], stores: Sequence[Git]) -> None:
         for f in patch.files or []:
             if f.contents is not None:
                 continue
-            old: Optional[bytes] = None
+            old: bytes | None = None
             if f.old_mode == 0:
                 old = None
             elif f.old_oid and (old := look(f.old_oid)) is not None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-import types
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Optional, Union
 
-LINT = Path(__file__).resolve().parent.parent / "lint"
+TOP = Path(__file__).resolve().parents[2]
+# From any directory: the package is found by PYTHONPATH alone, -P keeps modules of the directory out.
+TOOL = [sys.executable, "-P", "-m", "tools.lint"]
 FILE, EXEC, LINK, MODULE = 0o100644, 0o100755, 0o120000, 0o160000
 
 File = tuple[int, bytes]            # mode, content (a hash in hex for a submodule)
@@ -26,17 +26,7 @@ MIKE = "Mike Maintainer <mike@up.example>"
 BOB = "Bob Backporter <bob@distro.example>"
 
 
-def module(name: str) -> types.ModuleType:
-    """One of the tool's modules that need no other; under a name of its own, as other tools have modules too."""
-    spec = importlib.util.spec_from_file_location(f"lint_{name}", LINT / f"{name}.py")
-    assert spec and spec.loader
-    found = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = found
-    spec.loader.exec_module(found)
-    return found
-
-
-def text(value: Union[str, bytes]) -> bytes:
+def text(value: str | bytes) -> bytes:
     return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
 
 
@@ -79,7 +69,7 @@ class Repo:
         rows = sorted(here.items(), key=lambda kv: kv[0] + (b"/" if kv[1][0] == 0o40000 else b""))
         return self.write("tree", b"".join(b"%o %s\0" % (m, n) + bytes.fromhex(o) for n, (m, o) in rows))
 
-    def commit(self, files: Tree, message: Union[str, bytes], parents: list[str], author: Union[str, bytes] = ALICE,
+    def commit(self, files: Tree, message: str | bytes, parents: list[str], author: str | bytes = ALICE,
                committer: str = MIKE, encoding: str = "", step: int = 60) -> str:
         self.clock += step
         head = b"tree " + self.tree(files).encode() + b"\n" + b"".join(b"parent %s\n" % p.encode() for p in parents)
@@ -100,7 +90,7 @@ class Repo:
         return subprocess.run(["git", "-C", str(self.path), *who, *args], input=data, check=True, capture_output=True).stdout
 
 
-def put(path: str, data: Union[str, bytes], mode: int = FILE) -> Edit:
+def put(path: str, data: str | bytes, mode: int = FILE) -> Edit:
     def edit(tree: Tree) -> None:
         tree[path] = (mode, text(data))
     return edit
@@ -158,13 +148,13 @@ class Result:
         return sorted({f["kind"] for f in self.data["findings"] if not level or f["level"] == level})
 
 
-def run(*args: str, cwd: Optional[Path] = None, stdin: bytes = b"", env: Optional[dict[str, str]] = None,
+def run(*args: str, cwd: Path | None = None, stdin: bytes = b"", env: dict[str, str] | None = None,
         form: str = "json") -> Result:
     """The tool as its user runs it."""
     full = {k: v for k, v in os.environ.items() if k not in ("LINUX_GIT", "COLUMNS", "NO_COLOR")}
-    full.update({"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"})
+    full.update({"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "PYTHONPATH": str(TOP)})
     full.update(env or {})
-    argv = [sys.executable, str(LINT), *args]
+    argv = [*TOOL, *args]
     if form and args[0] in ("compare", "fixes"):
         argv += ["--format", form]
     p = subprocess.run(argv, cwd=cwd, input=stdin, capture_output=True, env=full, timeout=300)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
 
-from lintkit import (ALICE, BOB, EXEC, FILE, LINK, MIKE, MODULE, Edit, Repo, Tree, both, drop, message, put, sub, text,
+
+from .lintkit import (ALICE, BOB, EXEC, FILE, LINK, MIKE, MODULE, Edit, Repo, Tree, both, drop, message, put, sub, text,
                      within)
 
 C = "drivers/foo/foo.c"
@@ -268,22 +268,22 @@ class World:
         self.base_tree = base
         self.local.ref("heads/master", self.base)
 
-    def branch(self, tree: Optional[Tree] = None) -> "Branch":
+    def branch(self, tree: Tree | None = None) -> Branch:
         return Branch(self, tree)
 
 
 class Branch:
     """A backport branch under construction."""
 
-    def __init__(self, world: World, tree: Optional[Tree] = None):
+    def __init__(self, world: World, tree: Tree | None = None):
         self.world = world
         self.tree = dict(tree or world.base_tree)
         self.parents = [world.base if tree is None else world.local.commit(self.tree, message("base", signed=(BOB,)), [world.base])]
         self.base = self.parents[0]
         self.commits: list[str] = []
 
-    def commit(self, msg: Union[str, bytes], edit: Optional[Edit] = None, author: Union[str, bytes] = ALICE, encoding: str = "",
-               parents: Optional[list[str]] = None) -> str:
+    def commit(self, msg: str | bytes, edit: Edit | None = None, author: str | bytes = ALICE, encoding: str = "",
+               parents: list[str] | None = None) -> str:
         if edit:
             edit(self.tree)
         oid = self.world.local.commit(self.tree, msg, parents or self.parents, author=author, committer=BOB, encoding=encoding)
@@ -291,8 +291,8 @@ class Branch:
         self.commits.append(oid)
         return oid
 
-    def pick(self, name: str, edit: Optional[Edit] = None, *, line: Optional[str] = None, note: str = "", signed: tuple[str, ...] = (BOB,),
-             subject: str = "", author: Union[str, bytes, None] = None, verb: str = "cherry picked") -> str:
+    def pick(self, name: str, edit: Edit | None = None, *, line: str | None = None, note: str = "", signed: tuple[str, ...] = (BOB,),
+             subject: str = "", author: str | bytes | None = None, verb: str = "cherry picked") -> str:
         """A pick as `git cherry-pick -x -s` leaves it, `edit` in place of upstream's change."""
         up = self.world.ups[name]
         body = up.message if not subject else up.message.replace(up.subject, subject, 1)

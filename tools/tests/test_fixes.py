@@ -6,13 +6,13 @@ import hashlib
 import os
 import subprocess
 from pathlib import Path
-from typing import Optional
 
 import pytest
 
-from lintkit import BOB, FILE, MIKE, Repo, Result, fake_git, message, module, run
+from tools.lint import message as msg
 
-msg = module("message")
+from .lintkit import BOB, FILE, MIKE, Repo, Result, fake_git, message, run
+
 HASH = "0123456789abcdef0123456789abcdef01234567"
 TITLE = "foo: Do it (again)"
 
@@ -100,7 +100,7 @@ class History:
     def revert(self, of: str) -> str:
         return self.add(f'Revert "{self.subjects[of]}"', f"This reverts commit {of}.\n")
 
-    def pick(self, oid: str, line: Optional[str] = None, extra: str = "", content: bytes = b"") -> str:
+    def pick(self, oid: str, line: str | None = None, extra: str = "", content: bytes = b"") -> str:
         self.n += 1
         self.local_tree[f"l{self.n}"] = (FILE, content or b"%d\n" % self.n)
         line = f"(cherry picked from commit {oid})\n" if line is None else line

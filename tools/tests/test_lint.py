@@ -2,12 +2,12 @@
 """The tool from outside: git that misbehaves, output forms, exit codes, b4, random edits."""
 from __future__ import annotations
 
-import importlib.util
 import os
 import pty
 import random
 import re
 import select
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from lintkit import BOB, FILE, LINT, Repo, message, module, put, run, sub
-from lintworld import C, World
+from tools.lint import diffing
 
-diffing = module("diffing")
+from .lintkit import BOB, FILE, TOOL, TOP, Repo, message, put, run, sub
+from .lintworld import C, World
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +116,8 @@ def test_formats(world: World, mixed: str, tmp_path: Path) -> None:
 def test_a_terminal_gets_colours_and_a_table_that_fits(world: World, mixed: str, columns: int) -> None:
     main, child = pty.openpty()
     env = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "LINUX_GIT")}
-    env.update(COLUMNS=str(columns), TERM="xterm")
-    p = subprocess.Popen([sys.executable, str(LINT), *args(world, mixed)], stdout=child, stderr=subprocess.DEVNULL, env=env)
+    env.update(COLUMNS=str(columns), TERM="xterm", PYTHONPATH=str(TOP))
+    p = subprocess.Popen([*TOOL, *args(world, mixed)], stdout=child, stderr=subprocess.DEVNULL, env=env)
     os.close(child)
     raw = b""
     while select.select([main], [], [], 60)[0]:
@@ -155,25 +155,41 @@ def test_check_speaks_b4(world: World, tmp_path: Path) -> None:
     assert run("check", cwd=world.local.path, env=env, stdin=b"").out.startswith("ERROR: ")
 
 
+# How the tests reach the archive: run at the checkout's top, prints where each package was unpacked.
 FETCH = """
 import sys
-sys.path.insert(0, {tools!r})
+sys.path.insert(0, "tools")
 import archive, common
 common.main(lambda: print(*(archive.unpack(archive.fetch(name, suites=[suite])) for name, suite in {wanted!r}), sep="\\n"))
 """
+# Packages that are not called python3-MODULE; requests takes chardet where it is there.
+PACKAGES = {"charset_normalizer": "python3-chardet", "dns": "python3-dnspython", "nacl": "python3-nacl"}
+
+
+def unpacked(*wanted: tuple[str, str]) -> list[str]:
+    """The directories of packages (name, suite) of the archive; without an archive the test is skipped."""
+    done = subprocess.run([sys.executable, "-c", FETCH.format(wanted=wanted)], cwd=TOP, capture_output=True, text=True)
+    if done.returncode and "cannot be reached" in done.stderr:
+        pytest.skip(f"no {wanted[0][0]}: {done.stderr.strip().splitlines()[-2]}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
 def b4() -> tuple[list[str], dict[str, str]]:
-    """A b4 with `prep --check`: older releases have none, so it comes from the archive, and so does what it imports."""
-    wanted = [("b4", "trixie")]
-    if not importlib.util.find_spec("requests"):
-        wanted += [(f"python3-{name}", "own") for name in ("requests", "urllib3", "certifi", "idna", "chardet", "six")]
-    done = subprocess.run([sys.executable, "-c", FETCH.format(tools=str(LINT.parent), wanted=wanted)], capture_output=True, text=True)
-    if done.returncode and re.search("cannot be reached", done.stderr):
-        pytest.skip(f"no b4: {done.stderr.strip().splitlines()[-2]}")
-    assert done.returncode == 0, done.stderr
-    paths = ":".join(f"{top}/usr/lib/python3/dist-packages" for top in done.stdout.split())
-    return [sys.executable, "-m", "b4.command"], {"PYTHONPATH": paths}
+    """A b4 with `prep --check`: older releases have none, so it comes from the archive, and so does what it lacks."""
+    tops = unpacked(("b4", "trixie"), ("git-filter-repo", "own"))       # `b4 prep` runs git filter-repo
+    while True:
+        env = {"PYTHONPATH": ":".join(f"{top}/usr/lib/python3/dist-packages" for top in tops),
+               "PATH": ":".join([*(f"{top}/usr/bin" for top in tops), os.environ["PATH"]])}
+        done = subprocess.run([sys.executable, "-c", "import b4.command, b4.ez"], env={**os.environ, **env}, cwd=TOP,
+                              capture_output=True, text=True)
+        if done.returncode == 0:
+            return [sys.executable, "-m", "b4.command"], env
+        lacks = re.search(r"No module named '(\w+)", done.stderr)
+        assert lacks, done.stderr
+        found = unpacked((PACKAGES.get(lacks[1], f"python3-{lacks[1]}"), "own"))
+        assert found[0] not in tops, f"{found[0]} does not have {lacks[1]}"
+        tops += found
 
 
 def test_b4_itself(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +201,7 @@ def test_b4_itself(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(work), *words], check=True, capture_output=True, text=True, env=env).stdout.strip()
-    for k, v in (("user.name", "Bob"), ("user.email", "bob@distro.example"), ("b4.prep-perpatch-check-cmd", f"{sys.executable} {LINT} check")):
+    for k, v in (("user.name", "Bob"), ("user.email", "bob@distro.example"), ("b4.prep-perpatch-check-cmd", f"env PYTHONPATH={TOP} {shlex.join(TOOL)} check")):
         git("config", k, v)
     b = world.branch()
     good, bad = b.pick("docs"), b.pick("const", sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
@@ -193,7 +209,8 @@ def test_b4_itself(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[s
     git("fetch", "-q", str(world.local.path), "work")
     git("checkout", "-q", b.base)
     git("checkout", "-q", "-b", "start")
-    subprocess.run([*tool, "prep", "-n", "backport", "-f", "start"], cwd=work, env=env, check=True, capture_output=True)
+    p = subprocess.run([*tool, "prep", "-n", "backport", "-f", "start"], cwd=work, env=env, capture_output=True, text=True)
+    assert p.returncode == 0, p.stdout + p.stderr
     git("cherry-pick", good, bad)
     p = subprocess.run([*tool, "prep", "--check", "--no-cache"], cwd=work, env=env, capture_output=True, text=True)
     said = p.stdout + p.stderr

@@ -7,14 +7,14 @@ and the kinds of the findings.  The table at the end shows kind by kind.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Optional
 
 import pytest
 
-from lintkit import ALICE, BOB, EXEC, FILE, LINK, MIKE, MODULE, Edit, Tree, both, drop, fake_git, message, put, run, sub, within
-from lintworld import ADOPT, C, H, Branch, World
+from .lintkit import ALICE, BOB, EXEC, FILE, LINK, MIKE, MODULE, Edit, Tree, both, drop, fake_git, message, put, run, sub, within
+from .lintworld import ADOPT, C, H, Branch, World
 
 MATCH = "match"
 
@@ -23,9 +23,9 @@ MATCH = "match"
 class Want:
     status: list[str]
     kinds: list[str] = field(default_factory=list)
-    subject: Optional[str] = None           # of the first row
-    sob: Optional[str] = None               # how the first row's starts
-    code: Optional[int] = None
+    subject: str | None = None           # of the first row
+    sob: str | None = None               # how the first row's starts
+    code: int | None = None
     says: str = ""                          # in the findings' text
     args: tuple[str, ...] = ()
     local: str = ""                         # instead of the branch's range
@@ -51,7 +51,7 @@ def honest(name: str, change: str, status: str = MATCH, **how: object) -> None:
         return Want([status])
 
 
-def defect(name: str, change: str, status: str, kinds: list[str], *, subject: Optional[str] = None, sob: Optional[str] = None,
+def defect(name: str, change: str, status: str, kinds: list[str], *, subject: str | None = None, sob: str | None = None,
            says: str = "", code: int = 1, **how: object) -> None:
     @case("defect", name)
     def build(b: Branch) -> Want:
@@ -497,7 +497,7 @@ def _(b: Branch) -> Want:
     return Want(["N/A"], ["revert"], code=1)
 
 
-def merged(b: Branch, edit: Optional[Edit] = None, sides: tuple[str, ...] = ("docs",)) -> str:
+def merged(b: Branch, edit: Edit | None = None, sides: tuple[str, ...] = ("docs",)) -> str:
     """A merge of side branches with one pick each."""
     others = []
     for name in sides:

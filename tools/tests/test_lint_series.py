@@ -8,13 +8,13 @@ import http.server
 import quopri
 import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 
-from lintkit import ALICE, BOB, FILE, MIKE, Edit, Repo, Tree, message, put, run, sub, within
-from lintworld import C, CHANGES, World
+from .lintkit import ALICE, BOB, FILE, MIKE, Edit, Repo, Tree, message, put, run, sub, within
+from .lintworld import C, CHANGES, World
 
 NICK = "Nadia Noord <nadia@up.example>"
 V6 = ("Add arm_smmu_kdump_adopt_strtab() for kdump", "Implement is_attach_deferred() for kdump",

@@ -7,8 +7,8 @@ import os
 import shutil
 import sys
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 GOOD, BAD, DOUBT, PLAIN = "good", "bad", "doubt", "plain"

@@ -17,9 +17,11 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import IO, Optional
+from typing import IO
 
-HERE = Path(__file__).resolve().parent
+assert __package__
+TOOL = [sys.executable, "-m", __package__]
+ABOVE = Path(__file__).resolve().parents[1 + __package__.count(".")]    # where the package can be named from
 SIZES = (10_000, 100_000, 1_000_000, 1_300_000)
 PICKS = 1000
 FILES, LINES = 200, 1500
@@ -194,7 +196,7 @@ def measure(cache: Path, *args: str, want: int) -> tuple[float, float]:
     """Seconds and MiB of one run of the tool."""
     env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     start = time.monotonic()
-    p = subprocess.Popen([sys.executable, str(HERE), *args, "--format", "json"], stdout=subprocess.PIPE, env=env)
+    p = subprocess.Popen([*TOOL, *args, "--format", "json"], stdout=subprocess.PIPE, env=env, cwd=ABOVE)
     watch = Watch(p.pid)
     out, _ = p.communicate()
     took = time.monotonic() - start
@@ -213,7 +215,7 @@ def main() -> int:
     columns = ("commits", "built s", "size MB", "fixes cold s", "us/commit", "warm s", "+100 s", "MiB", "lint 100 s", "lint 1000 s", "MiB")
     print("  ".join(f"{c:>12}" for c in columns), flush=True)
     bad: list[str] = []
-    last: Optional[tuple[int, float]] = None
+    last: tuple[int, float] | None = None
     for size in a.sizes:
         start = time.monotonic()
         where = build(Path(a.keep) / str(size), size)

@@ -11,21 +11,21 @@ import urllib.request
 import zlib
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Optional, Sequence
 
-import message as msg
-from compare import CONTEXT, MATCH, MISMATCH, UNPROVEN, WHITESPACE, Verdict, compare
-from gitio import SILENCE, USAGE, Ambiguous, Err, FetchFailed, Git
-from patches import FileChange, Onto, Patch, find_contents, load_mails, of_commit, parse_mail, split_mbox
-from report import BAD, DOUBT, GOOD, PLAIN, Cell, Finding, Report, progress
+from . import message as msg
+from .compare import CONTEXT, MATCH, MISMATCH, UNPROVEN, WHITESPACE, Verdict, compare
+from .gitio import USAGE, Ambiguous, Err, FetchFailed, Git, silence
+from .patches import FileChange, Onto, Patch, find_contents, load_mails, of_commit, parse_mail, split_mbox
+from .render import BAD, DOUBT, GOOD, PLAIN, Cell, Finding, Report, progress
 
 COLUMNS = ("Local", "Referenced upstream / Patch subject", "Patch-ID", "Subject", "SoB chain")
 NOTED, MISSING, EXTRA, REORDERED = "noted", "missing", "extra", "reordered"
 UNRESOLVED, FETCH_FAILED, NA = "unresolved", "fetch failed", "N/A"
 FINE = (MATCH, CONTEXT, NOTED)
 STEPS = 16              # how far back upstream to look for another picked commit
-FETCH_SECONDS = min(60.0, SILENCE)
+FETCH_SECONDS = 60.0
 
 REMEDY = {
     MISMATCH: "restore the upstream change, or say why it differs in a line `[name: why]` between the provenance line and your Signed-off-by",
@@ -41,15 +41,15 @@ REMEDY = {
 
 @dataclass
 class Row:
-    local: Optional[Patch]
-    up: Optional[Patch] = None
+    local: Patch | None
+    up: Patch | None = None
     named: str = ""                 # what is shown when there is no upstream patch
     status: str = NA
     subject: str = NA
     sob: str = NA
-    verdict: Optional[Verdict] = None
+    verdict: Verdict | None = None
     kind: str = "pick"              # pick, sauce, ubuntu, revert, merge, missing
-    origin: Optional[msg.Origin] = None
+    origin: msg.Origin | None = None
     findings: list[Finding] = field(default_factory=list)
 
     def name(self) -> str:
@@ -69,7 +69,7 @@ class Series:
     """One posted version, or a directory or range given as the reference."""
     patches: list[Patch]
     version: int
-    cover: Optional[Patch]
+    cover: Patch | None
     posted: bool
 
     def subjects(self) -> set[str]:
@@ -81,7 +81,7 @@ class Series:
 
 
 class Lint:
-    def __init__(self, git: Optional[Git], reference: Optional[Git], mainline: Sequence[str] = (),
+    def __init__(self, git: Git | None, reference: Git | None, mainline: Sequence[str] = (),
                  fetch: bool = False):
         self.git = git
         self.reference = reference or git
@@ -90,7 +90,7 @@ class Lint:
         self.fetch = fetch
         self.series: list[Series] = []
         self.mails: dict[str, Patch] = {}
-        self.fetched: dict[str, Optional[str]] = {}
+        self.fetched: dict[str, str | None] = {}
         self.rows: list[Row] = []
         self.general: list[Finding] = []
         self.verdicts: dict[tuple[str, str], Verdict] = {}
@@ -98,7 +98,7 @@ class Lint:
         self.taken: set[int] = set()    # the series' patches that have their local one
         self.failed_fetch = False
         self.single = False             # one patch of many: nothing is missing
-        self.odd_merges: Optional[set[str]] = None
+        self.odd_merges: set[str] | None = None
 
     # --- sources ---------------------------------------------------------------------------
 
@@ -250,7 +250,7 @@ class Lint:
             else:
                 self.unresolved(row, "the message names no upstream commit")
             return
-        targets: list[tuple[msg.Origin, Optional[Patch], str]] = []
+        targets: list[tuple[msg.Origin, Patch | None, str]] = []
         for o in found:
             up, why = self.lookup(o, p)
             targets.append((o, up, why))
@@ -282,7 +282,7 @@ class Lint:
             row.add("short-hash", f"the provenance line has only {len(short)} digits of {row.up.commit.oid}",
                     "write the whole hash", "warning")
 
-    def lookup(self, o: msg.Origin, p: Patch) -> tuple[Optional[Patch], str]:
+    def lookup(self, o: msg.Origin, p: Patch) -> tuple[Patch | None, str]:
         """The patch that a provenance line names, or why it cannot be had."""
         if o.hash:
             if self.reference is None:
@@ -313,7 +313,7 @@ class Lint:
             self.fetched[url] = None
             progress(f"fetching {url}")
             try:
-                with urllib.request.urlopen(url, timeout=FETCH_SECONDS) as answer:
+                with urllib.request.urlopen(url, timeout=min(FETCH_SECONDS, silence())) as answer:
                     raw = answer.read()
                 mails = [parse_mail(m, url) for m in split_mbox(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)]
                 got = [m for m in mails if m]
@@ -431,7 +431,7 @@ class Lint:
         quoted = msg.REVERT.match(p.subject)
         hashes = msg.reverted(p.message)
         row.named = f"revert of {hashes[0][0][:12]}" if hashes else "revert"
-        old: Optional[Patch] = None
+        old: Patch | None = None
         why = "the message does not say which commit it reverts"
         if hashes:
             why = f"{hashes[0][0][:12]} is not in this branch"
@@ -607,7 +607,7 @@ def turned(f: FileChange) -> FileChange:
                       contents=(c[1], c[0]) if c else None, opaque=f.opaque)
 
 
-def by_subject(patches: Sequence[Patch], subject: str) -> Optional[Patch]:
+def by_subject(patches: Sequence[Patch], subject: str) -> Patch | None:
     """The patch of that subject: as it is, then in other case, then after its prefix."""
     want = msg.bare(subject)
     for same in (lambda a, b: a == b, lambda a, b: a.casefold() == b.casefold(),
@@ -631,7 +631,7 @@ def is_range(spec: str) -> bool:
     return ".." in spec and not spec.startswith((".", "/"))
 
 
-def source(spec: str, git: Optional[Git], stores: Sequence[Git], onto: str = "") -> tuple[list[Patch], bool]:
+def source(spec: str, git: Git | None, stores: Sequence[Git], onto: str = "") -> tuple[list[Patch], bool]:
     """Patches of a range or from files; and whether they were posted (mails)."""
     if not os.path.exists(spec):
         if not is_range(spec):
