@@ -17,10 +17,10 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from .digest import Lint, is_range, source
+from .digest import Digest
 from .fixes import Fixes
 from .gitio import ENVIRONMENT, FINDINGS, OK, USAGE, Err, Git
-from .patches import find_contents, parse_mail
+from .patches import find_contents, is_range, parse_mail, source
 from .render import FORMATS, Finding, Report, progress, render
 
 
@@ -69,27 +69,27 @@ def repositories(args: argparse.Namespace, needed: bool) -> tuple[Git | None, Gi
     return git, Git(args.reference) if args.reference else None
 
 
-def build(args: argparse.Namespace, local: str) -> Lint:
-    from_range = bool(local) and not os.path.exists(local) and is_range(local)
-    git, reference = repositories(args, from_range or bool(getattr(args, "onto", "")))
+def digest(args: argparse.Namespace, needed: bool = False) -> Digest:
+    """A digest with its repositories and posted series; `needed`: the branch is in a repository."""
+    git, reference = repositories(args, needed)
     for rev in args.mainline:
         (reference or git or Git(args.repo)).revision(rev)
-    lint = Lint(git, reference, args.mainline, args.fetch)
-    stores = [g for g in (git, reference) if g]
+    made = Digest(git, reference, args.mainline, args.fetch)
     for where in args.series:
-        patches, posted = source(where, reference or git, stores)
-        lint.load_series(patches, posted)
-    if local:
-        lint.load_local(source(local, git, stores, args.onto)[0])
-    return lint
+        made.posted.load(*source(where, made.reference, made.posted.stores))
+    return made
 
 
 def compare(args: argparse.Namespace) -> int:
-    lint = build(args, args.local)
-    report = lint.run()
-    report.title = f"Patch lint of {args.local}"
+    made = digest(args, bool(args.onto) or (not os.path.exists(args.local) and is_range(args.local)))
+    local, _ = source(args.local, made.git, made.posted.stores, args.onto)
+    report = made.run(f"Patch lint of {args.local}", local)
     put(report, args)
-    return ENVIRONMENT if lint.failed_fetch else FINDINGS if report.errors() else OK
+    return status(made, report)
+
+
+def status(made: Digest, report: Report) -> int:
+    return ENVIRONMENT if made.failed_fetch() else FINDINGS if report.errors() else OK
 
 
 def fixes(args: argparse.Namespace) -> int:
@@ -109,18 +109,16 @@ def check(args: argparse.Namespace) -> int:
         if patch is None or (not patch.files and not patch.broken):
             print("ERROR: the mail holds no patch")
             return USAGE
-        lint = build(args, "")
-        find_contents([patch], [g for g in (lint.git, lint.reference) if g])
+        made = digest(args)
+        find_contents([patch], made.posted.stores)
         # the rest of the series is in other mails: only what this one says counts
-        lint.load_local([patch])
-        lint.single = True
-        report = lint.run()
+        report = made.run("Patch lint", [patch], single=True)
     except Err as e:
         print(f"ERROR: {e.cause}; {e.next_step}")
         return e.code
     for f in report.findings:
         print(f"{f.level.upper()}: {f.text}; {f.remedy}")
-    return ENVIRONMENT if lint.failed_fetch else FINDINGS if report.errors() else OK
+    return status(made, report)
 
 
 def put(report: Report, args: argparse.Namespace) -> None:

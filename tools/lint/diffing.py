@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -88,24 +88,24 @@ def unique_anchors(a: Sequence[bytes], alo: int, ahi: int, b: Sequence[bytes], b
     once_b = Counter(b[blo:bhi])
     where = {line: j for j, line in enumerate(b[blo:bhi], blo) if once_b[line] == 1}
     pairs = [(i, where[line]) for i, line in enumerate(a[alo:ahi], alo) if once_a[line] == 1 and line in where]
-    # longest rising run
-    tails: list[int] = []
+    return [pairs[k] for k in sorted(rising([j for _, j in pairs]))]
+
+
+def rising(numbers: Sequence[int], place: Callable[[list[int], int], int] = bisect_left) -> set[int]:
+    """Which of the numbers are on a longest rising run; with bisect_right equal ones may follow each other."""
+    tails: list[int] = []               # the smallest end of a run of each length, and where it is
     ends: list[int] = []
-    back = [-1] * len(pairs)
-    for k, (_, j) in enumerate(pairs):
-        at = bisect_left(tails, j)
-        back[k] = ends[at - 1] if at else -1
-        if at == len(tails):
-            tails.append(j)
-            ends.append(k)
-        else:
-            tails[at], ends[at] = j, k
-    run = []
+    back: list[int] = []
+    for k, n in enumerate(numbers):
+        at = place(tails, n)
+        back.append(ends[at - 1] if at else -1)
+        tails[at:at + 1], ends[at:at + 1] = [n], [k]
+    run = set()
     k = ends[-1] if ends else -1
     while k >= 0:
-        run.append(pairs[k])
+        run.add(k)
         k = back[k]
-    return run[::-1]
+    return run
 
 
 def common(a: Sequence[bytes], b: Sequence[bytes]) -> list[tuple[int, int]]:

@@ -2,14 +2,17 @@
 """Changes and where they come from: commits, mails, mailboxes, maildirs, directories of patches."""
 from __future__ import annotations
 
+import contextlib
 import email.header
 import email.message
 import email.parser
 import email.utils
 import gzip
 import hashlib
+import mailbox
 import os
 import re
+import tempfile
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +23,7 @@ from .message import subject_of
 
 GITLINK, SYMLINK = 0o160000, 0o120000
 HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@ ?(.*)")
+SEPARATOR = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From \S+ .*\d\d:\d\d:\d\d")
 TAG = re.compile(r"^(?:\s*(?:re|fwd?):\s*)*((?:\[[^\]]*\]\s*)*)(.*)", re.I | re.S)
 
 
@@ -223,36 +227,42 @@ def parse_diff(text: bytes) -> list[FileChange]:
         elif m := HUNK.match(line):
             i = parse_hunk(lines, i, m, now)
             continue
-        elif m := re.match(rb"index ([0-9a-f]+)\.\.([0-9a-f]+)(?: (\d+))?$", line):
-            now.old_oid, now.new_oid = m[1].decode().rstrip("0") and m[1].decode(), m[2].decode().rstrip("0") and m[2].decode()
-            if m[3]:
-                now.old_mode = now.new_mode = int(m[3], 8)
-        elif m := re.match(rb"(old|new|new file|deleted file) mode (\d+)$", line):
-            mode = int(m[2], 8)
-            if m[1] == b"old":
-                now.old_mode = mode
-            elif m[1] == b"new":
-                now.new_mode = mode
-            elif m[1] == b"new file":
-                now.old_mode, now.new_mode = 0, mode
-            else:
-                now.old_mode, now.new_mode = mode, 0
-        elif m := re.match(rb"(rename|copy) (from|to) (.*)", line):
-            path = unquote(m[3]).decode("utf-8", "surrogateescape")
-            if m[2] == b"to":
-                now.new_path = path
-            else:
-                now.old_path = path
-            if m[1] == b"copy":
-                now.opaque = True
-        elif line.startswith(b"GIT binary patch") or line.startswith(b"Binary files "):
-            now.opaque = True
         elif line.rstrip() == b"--":
             now = None          # a mail's signature; another patch may follow
-        elif line[:1] in (b"+", b"@") or (line[:1] == b"-" and line[:2] != b"--"):
+        elif not extended_header(line, now) and (line[:1] in (b"+", b"@") or (line[:1] == b"-" and line[:2] != b"--")):
             raise Truncated(f"{now.new_path}: a line that belongs to no hunk: {lines[i][:40]!r}")
         i += 1
     return out
+
+
+def extended_header(line: bytes, now: FileChange) -> bool:
+    """Take in one of git's lines between `diff --git` and the hunks; False when it is none."""
+    if m := re.match(rb"index ([0-9a-f]+)\.\.([0-9a-f]+)(?: (\d+))?$", line):
+        now.old_oid, now.new_oid = ("" if set(oid) == {48} else oid.decode() for oid in (m[1], m[2]))
+        if m[3]:
+            now.old_mode = now.new_mode = int(m[3], 8)
+    elif m := re.match(rb"(old|new|new file|deleted file) mode (\d+)$", line):
+        mode = int(m[2], 8)
+        if m[1] in (b"old", b"deleted file"):
+            now.old_mode = mode
+        if m[1] in (b"new", b"new file"):
+            now.new_mode = mode
+        if m[1] == b"new file":
+            now.old_mode = 0
+        if m[1] == b"deleted file":
+            now.new_mode = 0
+    elif m := re.match(rb"(rename|copy) (from|to) (.*)", line):
+        path = unquote(m[3]).decode("utf-8", "surrogateescape")
+        if m[2] == b"to":
+            now.new_path = path
+        else:
+            now.old_path = path
+        now.opaque = now.opaque or m[1] == b"copy"
+    elif line.startswith((b"GIT binary patch", b"Binary files ")):
+        now.opaque = True
+    else:
+        return False
+    return True
 
 
 def header_names(rest: bytes) -> tuple[str, str, bool]:
@@ -420,12 +430,19 @@ def split_body(body: bytes) -> tuple[bytes, bytes]:
     return talk, patch
 
 
-def split_mbox(raw: bytes) -> list[bytes]:
-    starts = [m.start() for m in re.finditer(rb"^From \S+ .*\d\d:\d\d:\d\d.*$", raw, re.M)
-              if m.start() == 0 or raw[:m.start()].endswith((b"\n\n", b"\n\r\n"))]
-    if not starts:
-        return [raw]
-    return [re.sub(rb"^>(>*From )", rb"\1", raw[a:b], flags=re.M) for a, b in zip(starts, [*starts[1:], len(raw)])]
+def parse_mbox(raw: bytes, name: str) -> list[Patch]:
+    """The patches of an mbox, or of a single mail."""
+    def guard(m: re.Match[bytes]) -> bytes:
+        return m[0] if SEPARATOR.match(raw, m.start()) else b">" + m[0]
+    mails = [raw]
+    if SEPARATOR.search(raw):
+        with tempfile.NamedTemporaryFile() as f:        # the standard library reads files only
+            # `git format-patch --stdout` leaves "From " in a message as it is, and mailbox splits at any
+            f.write(re.sub(rb"^From ", guard, raw, flags=re.M))
+            f.flush()
+            with contextlib.closing(mailbox.mbox(f.name, create=False)) as box:
+                mails = [re.sub(rb"^>(>*From )", rb"\1", box.get_bytes(key), flags=re.M) for key in box.iterkeys()]
+    return [p for mail in mails if (p := parse_mail(mail, name))]
 
 
 def read_file(path: str) -> bytes:
@@ -437,34 +454,32 @@ def read_file(path: str) -> bytes:
         raise Err(f"{path}: cannot be read ({e})", "check or fetch the file again", ENVIRONMENT) from None
 
 
+def files_of(path: str) -> list[str]:
+    """The files of a maildir or of a directory of patches, in the order of its series."""
+    maildir = [os.path.join(path, d) for d in ("cur", "new") if os.path.isdir(os.path.join(path, d))]
+    series = os.path.join(path, "series")
+    if maildir:
+        files = [os.path.join(d, f) for d in maildir for f in sorted(os.listdir(d))]
+    elif os.path.exists(series):
+        names = [line.split("#")[0].split() for line in read_file(series).decode().splitlines()]
+        files = [os.path.join(path, n[0]) for n in names if n]
+    else:
+        files = [os.path.join(path, f) for f in sorted(os.listdir(path))
+                 if f.endswith((".patch", ".diff", ".eml", ".mbox"))]
+    if not files:
+        raise Err(f"{path} holds no patches", "name a directory of *.patch, a maildir or an mbox", USAGE)
+    return files
+
+
 def load_mails(path: str) -> list[Patch]:
     """Patches from an mbox, a maildir, a single mail or a directory of patches."""
-    pieces: list[tuple[str, bytes]] = []
-    if os.path.isdir(path):
-        maildir = [d for d in ("cur", "new") if os.path.isdir(os.path.join(path, d))]
-        if maildir:
-            files = [os.path.join(path, d, f) for d in maildir for f in sorted(os.listdir(os.path.join(path, d)))]
-        elif os.path.exists(os.path.join(path, "series")):
-            names = [ln.split("#")[0].split() for ln in read_file(os.path.join(path, "series")).decode().splitlines()]
-            files = [os.path.join(path, n[0]) for n in names if n]
-        else:
-            files = [os.path.join(path, f) for f in sorted(os.listdir(path))
-                     if f.endswith((".patch", ".diff", ".eml", ".mbox"))]
-        if not files:
-            raise Err(f"{path} holds no patches", "name a directory of *.patch, a maildir or an mbox", USAGE)
-        for f in files:
-            for raw in split_mbox(read_file(f)):
-                pieces.append((os.path.basename(f), raw))
-    else:
-        pieces = [(os.path.basename(path), raw) for raw in split_mbox(read_file(path))]
+    directory = os.path.isdir(path)
     out = []
-    for name, raw in pieces:
-        p = parse_mail(raw, name)
-        if p is None:
-            continue
-        if not p.files and not p.broken and os.path.isdir(path) and not p.number and not p.total:
+    for name in files_of(path) if directory else [path]:
+        out += parse_mbox(read_file(name), os.path.basename(name))
+    for p in out:
+        if directory and not p.files and not p.broken and not p.number and not p.total:
             p.broken = "the file holds no patch"
-        out.append(p)
     if not any(p.files or p.broken for p in out):
         raise Err(f"{path} holds no patch", "name an mbox, a maildir or a directory of patches", USAGE)
     return out
@@ -602,3 +617,28 @@ def find_contents(patches: Iterable[Patch], stores: Sequence[Git]) -> None:
             f.contents = (old, data if f.new_mode != 0 else None)
             if f.new_mode != 0:
                 made[blob_name(data, f.new_oid)] = data
+
+
+def is_range(spec: str) -> bool:
+    return ".." in spec and not spec.startswith((".", "/"))
+
+
+def source(spec: str, git: Git | None, stores: Sequence[Git], onto: str = "") -> tuple[list[Patch], bool]:
+    """Patches of a range or from files; and whether they were posted (mails)."""
+    if not os.path.exists(spec):
+        if not is_range(spec):
+            raise Err(f"{spec}: neither a range A..B nor a file or directory", "give a range, an mbox, a maildir or a directory of patches", USAGE)
+        if git is None:
+            raise Err(f"{spec}: no repository to look in", "name one with -C", USAGE)
+        return [of_commit(git, oid) for oid in git.range(spec)], False
+    patches = load_mails(spec)
+    if onto:
+        if git is None:
+            raise Err("--onto needs a repository", "name one with -C", USAGE)
+        tree = Onto(git, onto)
+        for p in patches:
+            if p.files and not p.broken:
+                tree.apply(p)
+    else:
+        find_contents(patches, stores)
+    return patches, any(p.msgid for p in patches)
