@@ -25,36 +25,45 @@ from .render import FORMATS, Finding, Report, progress, render
 
 
 def arguments() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="lint", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = argparse.ArgumentParser(prog="lint", description=__doc__,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = top.add_subparsers(dest="verb", required=True, metavar="compare|fixes|check")
 
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("-C", dest="repo", metavar="DIR", default=".", help="the repository of the branch (default: here)")
+    common.add_argument("-C", dest="repo", metavar="DIR", default=".",
+                        help="the repository of the branch (default: here)")
     common.add_argument("--reference", metavar="DIR", default=os.environ.get("LINUX_GIT") or None,
-                        help="the repository with upstream's history (default: $LINUX_GIT, else the branch's own)")
+                        help="the repository with upstream's history (default: $LINUX_GIT, else the branch's "
+                             "own)")
     common.add_argument("--mainline", metavar="REV", action="append", default=[],
-                        help="what counts as merged upstream (default: the reference's HEAD, master, main and v* tags)")
+                        help="what counts as merged upstream (default: the reference's HEAD, master, main "
+                             "and v* tags)")
 
     output = argparse.ArgumentParser(add_help=False)
-    output.add_argument("--format", choices=FORMATS, default="table", help="default: table, fitted to the terminal")
+    output.add_argument("--format", choices=list(FORMATS), default="table",
+                        help="default: table, fitted to the terminal")
     output.add_argument("--color", choices=("auto", "always", "never"), default="auto")
     output.add_argument("-o", "--output", metavar="FILE", help="write there instead of the standard output")
 
     series = argparse.ArgumentParser(add_help=False)
     series.add_argument("--series", metavar="WHERE", action="append", default=[],
-                        help="the posted series: an mbox, a maildir, a directory of patches, or a range A..B of the reference")
-    series.add_argument("--fetch", action="store_true", help="fetch the threads that provenance lines link to")
+                        help="the posted series: an mbox, a maildir, a directory of patches, or a range A..B "
+                             "of the reference")
+    series.add_argument("--fetch", action="store_true",
+                        help="fetch the threads that provenance lines link to")
 
     c = verbs.add_parser("compare", parents=[common, series, output], help="the digest of a branch")
     c.add_argument("local", metavar="RANGE|PATCHES", help="A..B, or an mbox, maildir or directory of patches")
-    c.add_argument("--onto", metavar="REV", default="", help="the tree that a directory of patches applies to")
+    c.add_argument("--onto", metavar="REV", default="",
+                   help="the tree that a directory of patches applies to")
 
     f = verbs.add_parser("fixes", parents=[common, output], help="fixes that the branch lacks")
     f.add_argument("local", metavar="RANGE", help="A..B")
     f.add_argument("--ignore", metavar="FILE", help="fixes not wanted, a line each: HASH YYYY-MM-DD REASON")
     f.add_argument("--all", action="store_true", help="list also the fixes that the branch has")
 
-    verbs.add_parser("check", parents=[common, series], help="one mail on the standard input (b4.prep-perpatch-check-cmd)")
+    verbs.add_parser("check", parents=[common, series],
+                     help="one mail on the standard input (b4.prep-perpatch-check-cmd)")
     return top
 
 

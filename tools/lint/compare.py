@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .diffing import (FUNCTIONS, WORD, Before, Edit, Heads, LABEL, Lines, Outcome, blank_free, blocks, carry, edits,
-                     slide, split)
-from .patches import GITLINK, SYMLINK, FileChange, Hunk, Patch, all_places, place
+from .diffing import (FUNCTIONS, LABEL, WORD, Before, Edit, Heads, Lines, Outcome, blank_free, blocks, carry,
+                      edits, slide, split)
+from .patches import GITLINK, SYMLINK, FileChange, Hunk, Patch, all_places, nearest, place
 
 MATCH, CONTEXT, WHITESPACE, UNPROVEN, MISMATCH = "match", "context", "whitespace", "unproven", "MISMATCH"
+LEFT_OUT = "upstream changes it, the local commit does not"
 RANK = {MATCH: 0, CONTEXT: 1, WHITESPACE: 2, UNPROVEN: 3, MISMATCH: 4}
 
 
@@ -33,19 +34,19 @@ def compare(up: Patch, local: Patch) -> Verdict:
         if RANK[verdict] > RANK[status]:
             status = verdict
         if why:
-            reasons.append(f"{why}" if verdict != CONTEXT else f"context: {why}")
+            reasons.append(why if verdict != CONTEXT else f"context: {why}")
 
     ours, theirs = by_path(up.changes()), by_path(local.changes())
     if theirs.keys() != ours.keys():
         pair_renames(ours, theirs)
     for path in sorted(ours.keys() & theirs.keys()):
-        u, l = ours[path], theirs[path]
-        verdict, why = compare_file(u, l)
-        if verdict in (WHITESPACE, MISMATCH) and not u.old_mode and not l.old_mode:
+        u, d = ours[path], theirs[path]
+        verdict, why = compare_file(u, d)
+        if verdict in (WHITESPACE, MISMATCH) and not u.old_mode and not d.old_mode:
             verdict, why = renamed(path, ours, theirs) or (verdict, why)
         judge(verdict, why)
         u.drop()
-        l.drop()
+        d.drop()
     lost = sorted(ours.keys() - theirs.keys())
     more = sorted(theirs.keys() - ours.keys())
     for path in list(lost):
@@ -62,7 +63,7 @@ def compare(up: Patch, local: Patch) -> Verdict:
         judge(MISMATCH, "the local commit is empty")
         lost = []
     for path in lost:
-        judge(MISMATCH, f"{path}: upstream changes it, the local commit does not")
+        judge(MISMATCH, f"{path}: {LEFT_OUT}")
     for path in more:
         judge(MISMATCH, f"{path}: changed here, not upstream")
     return Verdict(status, reasons)
@@ -91,7 +92,8 @@ def pair_renames(ours: dict[str, FileChange], theirs: dict[str, FileChange]) -> 
                 continue
             x, y = gone.sides(), come.sides()
             if x and y:
-                b[path] = FileChange(f.old_path, f.new_path, gone.old_mode, come.new_mode, contents=(x[0], y[1]))
+                b[path] = FileChange(f.old_path, f.new_path, gone.old_mode, come.new_mode,
+                                     contents=(x[0], y[1]))
                 del b[f.old_path]
 
 
@@ -99,10 +101,10 @@ def renamed(path: str, ours: dict[str, FileChange], theirs: dict[str, FileChange
     """A file that both sides add: the same edit of a file that both delete?"""
     a, b = ours[path].sides(), theirs[path].sides()
     for old in ours.keys() & theirs.keys():
-        u, l = ours[old], theirs[old]
-        if u.new_mode or l.new_mode or not u.old_mode or not l.old_mode or not a or not b:
+        u, d = ours[old], theirs[old]
+        if u.new_mode or d.new_mode or not u.old_mode or not d.old_mode or not a or not b:
             continue
-        x, y = u.sides(), l.sides()
+        x, y = u.sides(), d.sides()
         if x and y and x[0] and y[0] and a[1] and b[1]:
             verdict, why = two_contents((x[0], a[1]), (y[0], b[1]), ours[path], theirs[path], path)
             if verdict in (MATCH, CONTEXT):
@@ -110,17 +112,17 @@ def renamed(path: str, ours: dict[str, FileChange], theirs: dict[str, FileChange
     return None
 
 
-def moved(u: FileChange, l: FileChange, up: Patch, local: Patch) -> bool:
+def moved(u: FileChange, d: FileChange, up: Patch, local: Patch) -> bool:
     """The same file under two paths: each tree has only its own."""
-    if u.old_mode == 0 or l.old_mode == 0 or u.new_mode == 0 or l.new_mode == 0:
+    if u.old_mode == 0 or d.old_mode == 0 or u.new_mode == 0 or d.new_mode == 0:
         return False
-    if local.had(u.old_path) or up.had(l.old_path):
+    if local.had(u.old_path) or up.had(d.old_path):
         return False
-    known = local.had(u.old_path) is False and up.had(l.old_path) is False
-    a, b = u.sides(), l.sides()
+    known = local.had(u.old_path) is False and up.had(d.old_path) is False
+    a, b = u.sides(), d.sides()
     if a and b and not alike(a[0] or b"", b[0] or b""):
         return False
-    same_name = u.old_path.rsplit("/", 1)[-1] == l.old_path.rsplit("/", 1)[-1]
+    same_name = u.old_path.rsplit("/", 1)[-1] == d.old_path.rsplit("/", 1)[-1]
     return same_name or known
 
 
@@ -132,42 +134,41 @@ def alike(a: bytes, b: bytes) -> bool:
 
 # --- one file ------------------------------------------------------------------------------------
 
-def compare_file(u: FileChange, l: FileChange) -> tuple[str, str]:
-    path = l.path()
-    if why := modes_differ(u, l):
+def compare_file(u: FileChange, d: FileChange) -> tuple[str, str]:
+    path = d.path()
+    if why := modes_differ(u, d):
         return MISMATCH, f"{path}: {why}"
-    if u.old_oid and u.old_oid == l.old_oid and u.new_oid == l.new_oid and len(u.old_oid) >= 40:
+    if u.old_oid and u.old_oid == d.old_oid and u.new_oid == d.new_oid and len(u.old_oid) >= 40:
         return MATCH, ""
-    a, b = u.sides(), l.sides()
+    a, b = u.sides(), d.sides()
     if a is None and b is None:
-        return two_texts(u, l, path)
+        return two_texts(u, d, path)
     if a is not None and b is not None:
-        return two_contents(a, b, u, l, path)
-    if u.opaque or l.opaque:
-        return opaque(u, l, path)
+        return two_contents(a, b, u, d, path)
+    if u.opaque or d.opaque:
+        return opaque(u, d, path)
     if b is not None:
         return text_on_content(u, b, path, "upstream")
     assert a is not None
-    verdict, why = text_on_content(l, a, path, "local")
-    return verdict, why
+    return text_on_content(d, a, path, "local")
 
 
-def modes_differ(u: FileChange, l: FileChange) -> str:
-    if bool(u.old_mode) != bool(l.old_mode) or bool(u.new_mode) != bool(l.new_mode):
+def modes_differ(u: FileChange, d: FileChange) -> str:
+    if bool(u.old_mode) != bool(d.old_mode) or bool(u.new_mode) != bool(d.new_mode):
         def verb(f: FileChange) -> str:
             return "adds the file" if not f.old_mode else "deletes the file" if not f.new_mode else "changes the file"
-        return f"upstream {verb(u)}, the local commit {verb(l)}"
+        return f"upstream {verb(u)}, the local commit {verb(d)}"
 
     def step(f: FileChange) -> tuple[int, int]:
         known = f.old_mode > 0 and f.new_mode > 0
         return (f.old_mode, f.new_mode) if known and f.old_mode != f.new_mode else (0, 0)
-    if step(u) != step(l):
+    if step(u) != step(d):
         def say(f: FileChange) -> str:
             a, b = step(f)
             return f"{a:o} to {b:o}" if b else "kept"
-        return f"file mode: upstream {say(u)}, local {say(l)}"
-    if not u.old_mode and u.new_mode > 0 and l.new_mode > 0 and u.new_mode != l.new_mode:
-        return f"file mode: upstream {u.new_mode:o}, local {l.new_mode:o}"
+        return f"file mode: upstream {say(u)}, local {say(d)}"
+    if not u.old_mode and u.new_mode > 0 and d.new_mode > 0 and u.new_mode != d.new_mode:
+        return f"file mode: upstream {u.new_mode:o}, local {d.new_mode:o}"
     return ""
 
 
@@ -175,19 +176,21 @@ def is_binary(data: bytes | None) -> bool:
     return data is not None and b"\0" in data[:8000]
 
 
-def opaque(u: FileChange, l: FileChange, path: str) -> tuple[str, str]:
+def opaque(u: FileChange, d: FileChange, path: str) -> tuple[str, str]:
     def same(a: str, b: str) -> bool:
         n = min(len(a), len(b))
         return n >= 12 and a[:n] == b[:n]
-    if u.new_mode == 0 or same(u.new_oid, l.new_oid):
-        return (MATCH, "") if same(u.old_oid, l.old_oid) or u.old_mode == 0 else (CONTEXT, f"{path}: another version before")
-    if u.new_oid and l.new_oid and u.new_oid[:7] != l.new_oid[:7]:
+    if u.new_mode == 0 or same(u.new_oid, d.new_oid):
+        if same(u.old_oid, d.old_oid) or u.old_mode == 0:
+            return MATCH, ""
+        return CONTEXT, f"{path}: another version before"
+    if u.new_oid and d.new_oid and u.new_oid[:7] != d.new_oid[:7]:
         return MISMATCH, f"{path}: another binary content"
     return UNPROVEN, f"{path}: a binary patch without its contents"
 
 
 def two_contents(a: tuple[bytes | None, bytes | None], b: tuple[bytes | None, bytes | None],
-                 u: FileChange, l: FileChange, path: str) -> tuple[str, str]:
+                 u: FileChange, d: FileChange, path: str) -> tuple[str, str]:
     (u0, u1), (l0, l1) = a, b
     if u1 is None or l1 is None:                    # deleted by both: modes_differ saw the rest
         return (MATCH, "") if u0 == l0 else (CONTEXT, f"{path}: deleted with other content")
@@ -313,14 +316,12 @@ def difference(path: str, up0: Lines, up1: Lines, lo0: Lines, lo1: Lines) -> str
     """One line that says what differs first."""
     mine, theirs = edits(lo0, lo1), edits(up0, up1)
     if not mine:
-        return f"{path}: upstream changes it, the local commit does not"
-    why = wordy(path, [(sign, t) for old, cut in ((up0, theirs),) for sign, t in signed(old, cut)],
-                [(sign, t) for old, cut in ((lo0, mine),) for sign, t in signed(old, cut)])
-    if why:
+        return f"{path}: {LEFT_OUT}"
+    if why := wordy(path, signed(up0, theirs), signed(lo0, mine)):
         return why
     ha, hb = Heads(up0), Heads(lo0)
-    for u, l in zip(theirs, mine):
-        a, b = ha.at(u.start), hb.at(l.start)
+    for u, d in zip(theirs, mine):
+        a, b = ha.at(u.start), hb.at(d.start)
         if a != b and a and b:
             return f"{path}: the same lines, but in {show(b)} instead of {show(a)}"
     return f"{path}: the same lines, but at another place (line {mine[0].start + 1})"
@@ -328,6 +329,10 @@ def difference(path: str, up0: Lines, up1: Lines, lo0: Lines, lo1: Lines) -> str
 
 def signed(old: Lines, cut: Sequence[Edit]) -> list[tuple[str, bytes]]:
     return [x for e in cut for x in ([("-", t) for t in old[e.start:e.end]] + [("+", t) for t in e.new])]
+
+
+def said(hunks: Sequence[Hunk]) -> list[tuple[str, bytes]]:
+    return [(s.decode(), t) for h in hunks for s, t in h.body if s != b" "]
 
 
 def wordy(path: str, theirs: Sequence[tuple[str, bytes]], mine: Sequence[tuple[str, bytes]]) -> str:
@@ -356,7 +361,8 @@ def text_on_content(text: FileChange, content: tuple[bytes | None, bytes | None]
         if text.new_mode == 0:
             return CONTEXT, f"{path}: deleted with other content"
         if blank_free(split(known)) == blank_free(split(other)):
-            return WHITESPACE, whitespace_reason(path, *((other, known) if which == "upstream" else (known, other)))
+            here, there = (other, known) if which == "upstream" else (known, other)
+            return WHITESPACE, whitespace_reason(path, here, there)
         return MISMATCH, f"{path}: the new file differs"
     if is_binary(old) or is_binary(new):
         return UNPROVEN, f"{path}: binary content against a textual patch"
@@ -368,8 +374,7 @@ def text_on_content(text: FileChange, content: tuple[bytes | None, bytes | None]
             return (MATCH, "") if done.exact else (CONTEXT, path)
     if text_but_white(text, lo0, lo1, path):
         return WHITESPACE, f"{path}: differs in white space"
-    theirs = [(s.decode(), t) for h in text.hunks for s, t in h.body if s != b" "]
-    mine = signed(lo0, edits(lo0, lo1))
+    theirs, mine = said(text.hunks), signed(lo0, edits(lo0, lo1))
     if which == "local":
         theirs, mine = mine, theirs
     return MISMATCH, wordy(path, theirs, mine) or f"{path}: the same lines, but at another place"
@@ -390,7 +395,8 @@ def section_fits(section: bytes, lines: Lines, at: int) -> bool | None:
     return None
 
 
-def right_sections(hunks: Sequence[Hunk], cut: Sequence[Edit], done: Outcome, local: Lines, path: str) -> bool:
+def right_sections(hunks: Sequence[Hunk], cut: Sequence[Edit], done: Outcome, local: Lines,
+                   path: str) -> bool:
     """Whether each edit landed in the function that its hunk tells of."""
     if not FUNCTIONS.search(path):
         return True
@@ -410,7 +416,7 @@ def right_sections(hunks: Sequence[Hunk], cut: Sequence[Edit], done: Outcome, lo
             here = heads.at(j)
             if not told or here is None or here.startswith(b" ".join(told.split())):
                 continue
-            if section_fits(told, local, max(j - (i - base), 0)) is False and section_fits(told, local, j) is False:
+            if all(section_fits(told, local, at) is False for at in (max(j - (i - base), 0), j)):
                 return False
         base += len(lines)
     return True
@@ -452,7 +458,7 @@ def best_place(h: Hunk, want: Lines, local: Lines, low: int, near: int) -> int |
     spots = all_places(want, local, low)
     fits = {s: section_fits(h.section, local, s) for s in spots}
     spots = [s for s in spots if fits[s]] or [s for s in spots if fits[s] is None]
-    return min(spots, key=lambda s: abs(s - near), default=None)
+    return nearest(spots, near)
 
 
 def section_window(h: Hunk, local: Lines, lo: int, hi: int) -> tuple[int, int]:
@@ -479,27 +485,25 @@ def text_but_white(text: FileChange, lo0: Lines, lo1: Lines, path: str) -> bool:
     return False
 
 
-def two_texts(u: FileChange, l: FileChange, path: str) -> tuple[str, str]:
+def two_texts(u: FileChange, d: FileChange, path: str) -> tuple[str, str]:
     """Two patches of which only the hunks are known: no tree to prove a place in."""
-    if u.opaque or l.opaque:
-        return opaque(u, l, path)
-    if not u.hunks and not l.hunks:
+    if u.opaque or d.opaque:
+        return opaque(u, d, path)
+    if not u.hunks and not d.hunks:
         return MATCH, ""
 
-    def text(f: FileChange, view: Callable[[Hunk], object]) -> list[object]:
-        return [view(h) for h in f.hunks]
-    if text(u, lambda h: h.body) == text(l, lambda h: h.body):
-        pairs = list(zip(u.hunks, l.hunks))
+    if [h.body for h in u.hunks] == [h.body for h in d.hunks]:
+        pairs = list(zip(u.hunks, d.hunks))
         if all(a.section == b.section if a.section and b.section else a.start == b.start for a, b in pairs):
             return MATCH, ""
-        if FUNCTIONS.search(path) and any(a.section and b.section and a.section != b.section for a, b in pairs):
+        if FUNCTIONS.search(path) and any(a.section and b.section and a.section != b.section
+                                          for a, b in pairs):
             return MISMATCH, f"{path}: the same lines, but in another function"
         return UNPROVEN, f"{path}: the same lines at another place, and no tree to prove it in"
-    theirs = [(s.decode(), t) for h in u.hunks for s, t in h.body if s != b" "]
-    mine = [(s.decode(), t) for h in l.hunks for s, t in h.body if s != b" "]
+    theirs, mine = said(u.hunks), said(d.hunks)
     if theirs == mine:
         return UNPROVEN, f"{path}: the same lines in other context, and no tree to prove the place in"
-    if [(s, b"".join(t.split())) for s, t in theirs if t.strip()] == \
-            [(s, b"".join(t.split())) for s, t in mine if t.strip()]:
+    thick, thin = ([(s, b"".join(t.split())) for s, t in lines if t.strip()] for lines in (theirs, mine))
+    if thick == thin:
         return WHITESPACE, f"{path}: differs in white space"
     return MISMATCH, wordy(path, theirs, mine) or f"{path}: the same lines in another order"

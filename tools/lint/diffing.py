@@ -5,6 +5,12 @@
 local file at the places that an alignment of the two files gives them, never by searching for
 look-alike context.  The caller compares the outcome with the local result byte by byte, so a
 poor alignment can only refuse.
+
+Why not git's own diff or difflib: git prints hunks, and applying these searches for context, which
+finds a place in the wrong one of two functions that look alike; what is needed is which line of one
+file is which of the other, whole.  difflib takes quadratic time on kernel files, and it anchors on
+the longest common run, which in such code is often boilerplate; lines that are unique in both files
+(patience) anchor better, and Myers' search between them is shortest.
 """
 from __future__ import annotations
 
@@ -87,7 +93,8 @@ def unique_anchors(a: Sequence[bytes], alo: int, ahi: int, b: Sequence[bytes], b
     once_a = Counter(a[alo:ahi])
     once_b = Counter(b[blo:bhi])
     where = {line: j for j, line in enumerate(b[blo:bhi], blo) if once_b[line] == 1}
-    pairs = [(i, where[line]) for i, line in enumerate(a[alo:ahi], alo) if once_a[line] == 1 and line in where]
+    pairs = [(i, where[line]) for i, line in enumerate(a[alo:ahi], alo)
+             if once_a[line] == 1 and line in where]
     return [pairs[k] for k in sorted(rising([j for _, j in pairs]))]
 
 
@@ -225,18 +232,6 @@ def carry(before: Before, changes: Sequence[Edit], local: Lines, pairs: Sequence
     image = [-1] * len(before.lines)
     for i, j, n in pairs:
         image[i:i + n] = range(j, j + n)
-    size = len(before.lines)
-
-    def near(i: int, step: int) -> int | None:
-        """Image of line i, seen from its neighbour: -1 without one, None if nothing is known there."""
-        if i < 0:
-            return -1 if before.bof else None
-        if i >= size:
-            return len(local) if before.eof else None
-        if (step < 0 and i + 1 in before.breaks) or (step > 0 and i in before.breaks):
-            return None
-        return image[i] if image[i] >= 0 else None
-
     out: Lines = []
     done = 0
     exact = True
@@ -246,41 +241,50 @@ def carry(before: Before, changes: Sequence[Edit], local: Lines, pairs: Sequence
             first = image[start]
             if first < done or any(image[start + k] != first + k for k in range(end - start)):
                 return None
-            last = first + end - start
         else:
-            spots: list[int] = []
-            above, below = near(start - 1, -1), near(start, 1)
-            if above is not None:
-                spots.append(above + 1)
-            if below is not None:
-                spots.append(below)
-            if not spots:
-                gap = gap_place(before, image, start, len(local))
-                if gap is None:
-                    return None
-                spots.append(gap)
-            spots = sorted({s for s in spots if s >= done})
+            spots = sorted(s for s in insertion_places(before, image, start, len(local)) if s >= done)
             if not spots:
                 return None
-            first = spots[0]
-            for s in spots:
-                base = len(out) + s - done
-                if wanted is not None and tuple(wanted[base:base + len(new)]) == new:
-                    first = s
-                    break
-            last = first
-        for k in range(1, CONTEXT + 1):
-            for i, want, step in ((start - k, first - k, -1), (end + k - 1, last + k - 1, 1)):
-                if i < 0 or i >= size:
-                    exact = exact and (want < 0 or want >= len(local) or not (before.bof if i < 0 else before.eof))
-                elif not crosses(before, start if step < 0 else end, i, step) and image[i] != want:
-                    exact = False
+            base = len(out) - done
+            first = next((s for s in spots if wanted is not None
+                          and tuple(wanted[base + s:base + s + len(new)]) == new), spots[0])
+        last = first + end - start
+        exact = exact and same_context(before, image, (start, end), (first, last), len(local))
         out += local[done:first]
         out += new
         places.append((start, first))
         done = last
     out += local[done:]
     return Outcome(out, exact, places)
+
+
+def insertion_places(before: Before, image: Sequence[int], at: int, size: int) -> set[int]:
+    """Where lines before line `at` go in a local file of `size` lines, seen from either neighbour."""
+    spots = set()
+    if at not in before.breaks:
+        if at > 0 and image[at - 1] >= 0:
+            spots.add(image[at - 1] + 1)
+        if at < len(image) and image[at] >= 0:
+            spots.add(image[at])
+    if at == 0 and before.bof:
+        spots.add(0)
+    if at == len(image) and before.eof:
+        spots.add(size)
+    if not spots and (gap := gap_place(before, image, at, size)) is not None:
+        spots.add(gap)
+    return spots
+
+
+def same_context(before: Before, image: Sequence[int], old: tuple[int, int], new: tuple[int, int], size: int) -> bool:
+    """Whether the lines around an edit are around its place, too."""
+    for k in range(1, CONTEXT + 1):
+        for i, want, step in ((old[0] - k, new[0] - k, -1), (old[1] + k - 1, new[1] + k - 1, 1)):
+            if i < 0 or i >= len(image):
+                if 0 <= want < size and (before.bof if i < 0 else before.eof):
+                    return False
+            elif not crosses(before, old[0] if step < 0 else old[1], i, step) and image[i] != want:
+                return False
+    return True
 
 
 def crosses(before: Before, place: int, line: int, step: int) -> bool:

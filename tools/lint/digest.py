@@ -65,7 +65,8 @@ class Digest:
             later = max(family, key=lambda s: s.version)
             if later.version > mine.version and any(by_subject(mine.patches, p.subject) for p in local):
                 self.general.append(Finding(
-                    "error", "stale", "", f"the branch carries {mine.label()} of the series, but the reference has "
+                    "error", "stale", "",
+                    f"the branch carries {mine.label()} of the series, but the reference has "
                     f"{later.label()}", f"backport v{later.version}, or remove it from the reference"))
         return chosen
 
@@ -103,7 +104,8 @@ class Digest:
             row = Row(None, p, status=MISSING, kind="missing")
             row.add(MISSING, "a patch of the reference is not in the branch", REMEDY[MISSING])
             # show it where it belongs
-            later = [k for k, r in enumerate(self.rows) if r.up is not None and at.get(id(r.up), -1) > at[id(p)]]
+            later = [k for k, r in enumerate(self.rows) if r.up is not None
+                     and at.get(id(r.up), -1) > at[id(p)]]
             self.rows.insert(later[0] if later else len(self.rows), row)
 
     def order(self, pairs: Sequence[tuple[Row, int]]) -> None:
@@ -144,7 +146,8 @@ class Digest:
     def duplicates(self) -> None:
         """Two commits that come from one patch."""
         by_up: dict[str, list[Row]] = {}
-        undone = tuple(h for r in self.rows if r.kind == "revert" and r.local for h, _ in msg.reverted(r.local.message))
+        undone = tuple(h for r in self.rows if r.kind == "revert" and r.local for h,
+                       _ in msg.reverted(r.local.message))
         for r in self.rows:
             if r.local and r.up and not r.local.key().startswith(undone):
                 by_up.setdefault(r.up.key() + r.up.name, []).append(r)
@@ -160,14 +163,17 @@ class Digest:
         out = Report(title, COLUMNS)
         for r in self.rows:
             out.keys.append(r.where())
-            out.rows.append([Cell(r.name()), Cell(reference_text(r)), Cell(r.status, MOODS.get(r.status, BAD)),
+            out.rows.append([Cell(r.name()), Cell(reference_text(r)),
+                             Cell(r.status, MOODS.get(r.status, BAD)),
                              Cell(r.subject, MOODS.get(r.subject, BAD)),
-                             Cell(r.sob, BAD if r.sob.startswith(("MISSING", "ORDER")) else MOODS.get(r.sob, GOOD))])
+                             Cell(r.sob, BAD if r.sob.startswith(("MISSING", "ORDER"))
+                                  else MOODS.get(r.sob, GOOD))])
             out.data.append({
                 "local": r.local and r.local.key(), "local_subject": r.local and r.local.subject,
                 "upstream": r.up and r.up.key(), "upstream_subject": r.up and r.up.subject,
                 "kind": r.kind, "patch_id": r.status, "subject": r.subject, "sob": r.sob,
-                "reasons": r.verdict.reasons if r.verdict else [], "findings": sorted({f.kind for f in r.findings})})
+                "reasons": r.verdict.reasons if r.verdict else [],
+                "findings": sorted({f.kind for f in r.findings})})
             out.findings += r.findings
         out.findings += self.general
         errors = out.errors()

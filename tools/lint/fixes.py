@@ -24,6 +24,8 @@ from .render import BAD, DOUBT, GOOD, Cell, Finding, Report, progress
 
 COLUMNS = ("Picked commit", "Fix", "Subject", "First release", "Status")
 FORMAT = "lint cache 2"
+AMBIGUOUS = "ambiguous"
+PRESENT = ("present", "squashed")      # how such a status starts
 FIX, REVERT, PARTIAL, PICK = "F", "R", "r", "P"
 TELLING = (b"ixes", b"IXES", b"evert", b"EVERT")
 TELLING_PICKS = (b"herry", b"HERRY", b"pstream", b"ackport", b"BACKPORT", b"rigin", b"ommit")
@@ -39,7 +41,8 @@ def read_history(git: Git, tips: Sequence[str], known: Sequence[str], picks: boo
     if git.shallow():
         raise FetchFailed(f"{git.path} is shallow: fixes may lie in what it lacks", "git fetch --unshallow")
     stdin = "".join(f"{t}\n" for t in tips) + "".join(f"^{t}\n" for t in known)
-    seen, wanted = array("Q"), array("Q")       # the first 64 bits of each name: a set of names would not be small
+    # the first 64 bits of each name: a set of names would not be small
+    seen, wanted = array("Q"), array("Q")
     telling = TELLING + TELLING_PICKS if picks else TELLING
     for raw in git.records("log", "--stdin", "-z", "--boundary", "--no-color", "--no-notes", "--no-decorate",
                            "--encoding=UTF-8", "--no-mailmap", "--format=%m%H %P%n%B", stdin=stdin.encode()):
@@ -58,7 +61,8 @@ def read_history(git: Git, tips: Sequence[str], known: Sequence[str], picks: boo
             progress(f"reading the history: {len(seen)} commits")
         for word in telling:
             if word in body:
-                yield from records_of(words[0].decode("ascii", "replace"), body.decode("utf-8", "replace"), picks)
+                yield from records_of(words[0].decode("ascii", "replace"), body.decode("utf-8", "replace"),
+                                      picks)
                 break
     progress("")
     if not known:
@@ -91,7 +95,7 @@ class Cache:
     def __init__(self, git: Git, picks: bool):
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smmuv3-kdump" / "lint"
         self.git, self.picks = git, picks
-        self.head = f"{FORMAT}\t{'picks' if picks else 'fixes'}\t{git.gitdir}\n".encode("utf-8", "surrogateescape")
+        self.head = os.fsencode(f"{FORMAT}\t{'picks' if picks else 'fixes'}\t{git.gitdir}\n")
         self.path = base / (hashlib.sha256(self.head).hexdigest()[:24] + ".tsv")
         self.surplus = False            # the file also has commits that are in no tip's history any more
 
@@ -103,7 +107,8 @@ class Cache:
                 fcntl.flock(f, fcntl.LOCK_EX)
                 return self.update(f, tips)
         except OSError as e:
-            raise Err(f"{self.path}: {e.strerror}", "make the cache directory writable, or set XDG_CACHE_HOME") from None
+            raise Err(f"{self.path}: {e.strerror}",
+                      "make the cache directory writable, or set XDG_CACHE_HOME") from None
 
     def update(self, f: IO[bytes], tips: Sequence[str]) -> bytes:
         f.seek(0)
@@ -127,7 +132,8 @@ class Cache:
         new = bytearray()
         for text in read_history(self.git, tips, done, self.picks):
             new += text.encode("utf-8", "replace")
-        block = bytes(new) + b"=\t%08x\t" % zlib.crc32(new) + " ".join(sorted({*tips, *(done if self.surplus else ())})).encode() + b"\n"
+        reach = sorted({*tips, *done} if self.surplus else set(tips))
+        block = bytes(new) + b"=\t%08x\t%s\n" % (zlib.crc32(new), " ".join(reach).encode())
         f.write((self.head if not done else b"") + block)
         f.flush()
         return data + block
@@ -216,7 +222,8 @@ class Ignored:
                 continue
             m = re.fullmatch(r"\s*([0-9a-f]{7,64})\s+(\d{4}-\d\d-\d\d)\s+(\S.*?)\s*", text)
             if not m:
-                raise Err(f"{path}:{n}: not of the form HASH YYYY-MM-DD REASON", "give each entry a date and a reason", USAGE)
+                raise Err(f"{path}:{n}: not of the form HASH YYYY-MM-DD REASON",
+                          "give each entry a date and a reason", USAGE)
             self.entries[m[1]] = (m[2], m[3])
 
     def find(self, oid: str) -> str | None:
@@ -239,8 +246,10 @@ class Fixes:
         self.carried: dict[str, Patch] = {}         # upstream commit -> the local one
         self.claims = Claims(b"")
         self.have: dict[str, str] = {}              # upstream commit -> how the branch has it
-        self.picks: dict[str, list[tuple[str, str]]] = {}       # upstream's hash (7 digits) -> whole, local commit
-        self.undone: dict[str, list[tuple[str, str]]] = {}      # reverted hash (7 digits) -> whole, the revert
+        # upstream's hash (7 digits) -> whole, local commit
+        self.picks: dict[str, list[tuple[str, str]]] = {}
+        # reverted hash (7 digits) -> whole, the revert
+        self.undone: dict[str, list[tuple[str, str]]] = {}
         self.resolved: dict[str, str | None] = {}
 
     def run(self, spec: str, everything: bool) -> Report:
@@ -250,7 +259,8 @@ class Fixes:
             self.error("empty", "", f"there are no commits in {spec}", "check the range")
         tips = self.reference.mainline_tips(self.mainline, self.alone, tags=False)
         if not tips:
-            raise Err(f"{self.reference.path} has no commits", "name a repository with upstream's history", USAGE)
+            raise Err(f"{self.reference.path} has no commits", "name a repository with upstream's history",
+                      USAGE)
         cache = Cache(self.reference, False)
         self.claims = Claims(cache.history(tips))
         self.find_carried()
@@ -274,12 +284,10 @@ class Fixes:
             named = [o.hash for o in msg.origins(p.message) if o.hash]
             mine = []
             for h in named:
-                try:
-                    oid = self.reference.resolve(h)
-                except Ambiguous:
-                    oid = None
-                if oid is None:
-                    self.error("unresolved", f"{p.name} {p.subject}", f"{self.reference.path} has no single commit {h}",
+                oid = self.resolve(h)
+                if oid is None or oid == AMBIGUOUS:
+                    self.error("unresolved", f"{p.name} {p.subject}",
+                               f"{self.reference.path} has no single commit {h}",
                                "no fixes of it can be looked for: name it in full, or fetch it")
                 else:
                     mine.append(oid)
@@ -302,17 +310,18 @@ class Fixes:
             for oid in picks[p.commit.oid]:
                 self.carried.setdefault(oid, p)
         if nameless:
-            self.error("nameless", "", f"{nameless} commits name no upstream commit: no fixes of them were looked for",
+            self.error("nameless", "",
+                       f"{nameless} commits name no upstream commit: no fixes of them were looked for",
                        "name where they come from, or mark them SAUCE", "warning")
 
     def find_present(self, oids: Sequence[str], tips: Sequence[str]) -> None:
         """Which upstream commits the branch's history names, inside the range and below it."""
         if not oids:
             return
-        known = [] if self.alone else [t for t, got in zip(tips, self.git.fetch(tips)) if got]
         if self.alone:
-            given = self.mainline and [self.reference.revision(r) for r in self.mainline]
-            known = list(given or [])
+            known = [self.reference.revision(r) for r in self.mainline]
+        else:
+            known = [t for t, got in zip(tips, self.git.fetch(tips)) if got]
         text = "".join(read_history(self.git, [oids[-1]], known, True)) if known else \
             Cache(self.git, True).history([oids[-1]]).decode("utf-8", "replace")
         for row in text.split("\n"):
@@ -343,16 +352,8 @@ class Fixes:
 
     def meant(self, prefix: str, oid: str, subject: str, quoted: str) -> bool:
         """Whether an abbreviation stands for this commit; collisions are told apart by subject."""
-        if prefix == oid:
-            return True
-        if prefix not in self.resolved:
-            try:
-                self.resolved[prefix] = self.reference.resolve(prefix)
-            except Ambiguous:
-                self.resolved[prefix] = "ambiguous"
-        if self.resolved[prefix] == "ambiguous":
-            return not quoted or alike(quoted, subject)
-        return self.resolved[prefix] == oid
+        named = self.resolve(prefix)
+        return named == oid or (named == AMBIGUOUS and (not quoted or alike(quoted, subject)))
 
     def search(self, tips: Sequence[str]) -> list[Missing]:
         """Fixes of what is carried, then fixes of those, and so on; `tips`: take only what is in their history."""
@@ -366,7 +367,9 @@ class Fixes:
                 for c in self.claims.on(oid, subject):
                     if c.oid in found or c.oid in fresh:
                         continue
-                    if self.meant(c.target, oid, subject, c.quoted) if oid.startswith(c.target) else not self.known(c.target):
+                    # a hash that nobody has: the quoted subject led here
+                    if self.meant(c.target, oid, subject, c.quoted) if oid.startswith(c.target) \
+                            else self.resolve(c.target) is None:
                         fresh[c.oid] = Missing(root, c, oid, "missing")
             self.reference.load_commits(fresh)
             gone = self.reference.outside(fresh, tips) if tips else set()
@@ -374,7 +377,8 @@ class Fixes:
             for m in fresh.values():
                 c = m.claim
                 names = [o.hash for o in msg.origins(self.reference.commit(c.oid).message) if o.hash]
-                copy = any(o.startswith(h) for h in names for o in (*fresh, *found, *self.carried) if o != c.oid)
+                copy = any(o.startswith(h) for h in names for o in (*fresh, *found, *self.carried)
+                           if o != c.oid)
                 how = self.present(c.oid, c.title)
                 if c.oid in gone or (copy and not how):
                     continue            # a pick of another fix, in some branch of upstream's
@@ -384,13 +388,14 @@ class Fixes:
                     level.append((c.oid, m.root))
         return list(found.values())
 
-    def known(self, prefix: str) -> bool:
+    def resolve(self, prefix: str) -> str | None:
+        """The commit that an abbreviation stands for; looked up once."""
         if prefix not in self.resolved:
             try:
                 self.resolved[prefix] = self.reference.resolve(prefix)
             except Ambiguous:
-                self.resolved[prefix] = "ambiguous"
-        return self.resolved[prefix] is not None
+                self.resolved[prefix] = AMBIGUOUS
+        return self.resolved[prefix]
 
     def equal_patches(self, found: Sequence[Missing]) -> None:
         """A missing fix that the branch has by content, or in its very history."""
@@ -421,7 +426,8 @@ class Fixes:
         def live(oid: str, depth: int = 0) -> bool:
             """Missing, and in force upstream."""
             f = state[oid]
-            return f.status == "missing" and (depth > 50 or not any(live(r.claim.oid, depth + 1) for r in undo.get(oid, ())))
+            return f.status == "missing" and (depth > 50 or not any(live(r.claim.oid, depth + 1)
+                                                                    for r in undo.get(oid, ())))
 
         dead = {oid: next((r.claim.oid for r in undo.get(oid, ()) if live(r.claim.oid)), "")
                 for oid, f in state.items() if f.status == "missing" and not live(oid)}
@@ -479,28 +485,32 @@ class Fixes:
         out = Report(f"Missing fixes of {spec}", COLUMNS, findings=self.findings)
         shown = [f for f in found if everything or not f.status.startswith("present")]
         for f in sorted(shown, key=lambda f: not f.counts):
-            p = self.carried[f.root]
-            key = f"{p.name} ({f.root[:12]}) lacks {f.claim.oid[:12]}"
+            p, c = self.carried[f.root], f.claim
+            where = f"{p.name} ({f.root[:12]})"
+            key = f"{where} lacks {c.oid[:12]}"
+            mood = BAD if f.counts else GOOD if f.status.startswith(PRESENT) else DOUBT
             out.keys.append(key)
-            out.rows.append([Cell(f"{p.name} ({f.root[:12]})"), Cell(f.claim.oid[:12]), Cell(f.claim.title), Cell(f.release),
-                             Cell(f.status, BAD if f.counts else GOOD if f.status.startswith(("present", "squashed")) else DOUBT)])
-            out.data.append({"local": p.key(), "picked": f.root, "fix": f.claim.oid, "subject": f.claim.title, "about": f.via,
+            out.rows.append([*map(Cell, (where, c.oid[:12], c.title, f.release)), Cell(f.status, mood)])
+            out.data.append({"local": p.key(), "picked": f.root, "fix": c.oid, "subject": c.title, "about": f.via,
                              "release": f.release, "status": f.status, "missing": f.counts})
             if f.counts:
-                verb = "fixes" if f.claim.kind == FIX else "reverts"
-                out.findings.append(Finding("error", "missing-fix", key, f"{f.claim.title!r} {verb} {f.via[:12]}",
-                                            "backport it, or put it on the ignore list with a date and a reason"))
+                verb = "fixes" if c.kind == FIX else "reverts"
+                self.error("missing-fix", key, f"{c.title!r} {verb} {f.via[:12]}",
+                           "backport it, or put it on the ignore list with a date and a reason")
         for prefix, (day, reason) in self.ignored.entries.items():
             if prefix not in self.ignored.used:
-                out.findings.append(Finding("warning", "stale-ignore", prefix, f"ignored since {day} ({reason}), but it is no missing fix of this branch",
-                                            "remove it from the ignore list"))
+                self.error("stale-ignore", prefix,
+                           f"ignored since {day} ({reason}), but it is no missing fix of this branch",
+                           "remove it from the ignore list", "warning")
         missing = sum(f.counts for f in found)
-        out.summary = (f"{len(self.carried)} upstream commits carried, {len(found)} fixes and reverts of them upstream: "
-                       f"{missing} missing, {sum(f.status.startswith(('present', 'squashed')) for f in found)} present")
+        present = sum(f.status.startswith(PRESENT) for f in found)
+        out.summary = (f"{len(self.carried)} upstream commits carried, {len(found)} fixes and reverts of them "
+                       f"upstream: {missing} missing, {present} present")
         return out
 
 
 def alike(a: str, b: str) -> bool:
     """The same subject, however it was cut or cased."""
     x, y = (re.sub(r"\W+", " ", t).casefold().strip() for t in (a, b))
-    return bool(x) and bool(y) and (x == y or (min(len(x), len(y)) >= 16 and (x.startswith(y) or y.startswith(x))))
+    return bool(x) and bool(y) and (x == y
+                                    or (min(len(x), len(y)) >= 16 and (x.startswith(y) or y.startswith(x))))

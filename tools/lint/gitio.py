@@ -3,6 +3,11 @@
 
 Git is not trusted blindly: every object is hashed again, every list of commits must be closed
 under its parents, and a process that fails, stops talking or dies half-way raises GitError.
+
+Why not plain `subprocess.run(["git", ...])`: a command per object would take minutes for a branch
+of a thousand commits, so one `git cat-file --batch` answers all, and its two pipes must be served
+in turn.  And git's exit status is no proof: a rev-list that was killed behind a wrapper, a damaged
+object or a hung remote would leave a shorter list, and rows that were never compared would be green.
 """
 from __future__ import annotations
 
@@ -84,7 +89,8 @@ class Entry(NamedTuple):
 
 
 # Hooks set these: git would look into the hook's repository whatever directory it is given.
-ELSEWHERE = ("GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_SHALLOW_FILE",
+ELSEWHERE = ("GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_NAMESPACE",
+             "GIT_SHALLOW_FILE",
              "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS")
 
 
@@ -100,6 +106,7 @@ class Process:
 
     def __init__(self, argv: Sequence[str], stdin: bytes | None = None, feed: bool = False):
         self.argv = list(argv)
+        self.feed = feed                # the input stays open for more
         self.patience = silence()
         self.err = b""
         try:
@@ -148,7 +155,9 @@ class Process:
                 except OSError:
                     self.close_stdin()
                 if self.todo is not None and not self.todo:
-                    self.close_stdin()
+                    self.todo = None
+                    if not self.feed:
+                        self.close_stdin()
             if self.out in ready:
                 return os.read(self.out, 1 << 20)
             for fd in ready:
@@ -192,28 +201,13 @@ class Batch:
         self.buffer = bytearray()
 
     def ask(self, names: Sequence[str]) -> None:
-        data = "".join(n + "\n" for n in names).encode("utf-8", "surrogateescape")
-        stdin = self.process.child.stdin
-        assert stdin
-        deadline = time.monotonic() + self.process.patience
-        while data:
-            try:
-                data = data[os.write(stdin.fileno(), data):]
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    self.process.kill()
-                    raise GitError("git cat-file takes no more requests", "look at the repository") from None
-                select.select([], [stdin], [], 1)
-            except OSError:
-                self.died()
-
-    def died(self) -> None:
-        self.process.finish(())
+        """Hand over requests; they are written while the answers are read."""
+        self.process.todo = memoryview("".join(n + "\n" for n in names).encode("utf-8", "surrogateescape"))
 
     def fill(self) -> None:
         more = self.process.read()
         if not more:
-            self.died()
+            self.process.finish(())
         self.buffer += more
 
     def line(self) -> str:
@@ -262,10 +256,8 @@ class Git:
         self.stored = 0
         if not os.path.isdir(path):
             raise Err(f"{path}: no such directory", "name a git repository", USAGE)
-        p = Process(self.argv("rev-parse", "--absolute-git-dir", "--git-common-dir"))
-        out = drain(p)
         try:
-            p.finish()
+            out = self.run("rev-parse", "--absolute-git-dir", "--git-common-dir")
         except GitError as e:
             raise Err(f"{path} is no git repository, or git cannot read it ({e.cause})",
                       "name a repository with -C or --reference (LINUX_GIT)") from e
@@ -282,10 +274,7 @@ class Git:
         return os.path.exists(os.path.join(self.gitdir, "shallow"))
 
     def run(self, *args: str, stdin: bytes | None = None) -> bytes:
-        p = Process(self.argv(*args), stdin)
-        out = drain(p)
-        p.finish()
-        return out
+        return b"".join(self.stream(*args, stdin=stdin))
 
     def stream(self, *args: str, stdin: bytes | None = None) -> Iterator[bytes]:
         """The output in pieces; a failure is raised after the last one."""
@@ -404,7 +393,8 @@ class Git:
             got = None
         if got is None:
             raise Err(f"{self.path} has no commit {rev!r}", "check the name, or fetch it"
-                      + (" (the repository is shallow: git fetch --unshallow)" if self.shallow() else ""), USAGE)
+                      + (" (the repository is shallow: git fetch --unshallow)" if self.shallow() else ""),
+                      USAGE)
         return got[0]
 
     # --- trees -----------------------------------------------------------------------------
@@ -483,7 +473,8 @@ class Git:
 
     def ancestor(self, old: str, new: str) -> bool:
         p = Process(self.argv("merge-base", "--is-ancestor", old, new))
-        drain(p)
+        while p.read():
+            pass
         return p.finish((0, 1)) == 0
 
     def outside(self, oids: Iterable[str], tips: Sequence[str]) -> set[str]:
@@ -505,7 +496,8 @@ class Git:
         return (seen & want).difference(tips)
 
     def tips(self, *patterns: str) -> list[str]:
-        out = self.run("for-each-ref", "--format=%(objectname) %(objecttype) %(*objectname) %(*objecttype)", *patterns)
+        out = self.run("for-each-ref", "--format=%(objectname) %(objecttype) %(*objectname) %(*objecttype)",
+                       *patterns)
         tips = []
         for line in out.decode().splitlines():
             words = line.split()
@@ -519,7 +511,8 @@ class Git:
             return sorted({self.revision(r) for r in given})
         if alone:
             return self.tips()
-        usual = ["refs/heads/master", "refs/heads/main", "refs/remotes/*/HEAD", "refs/remotes/*/master", "refs/remotes/*/main"]
+        usual = ["refs/heads/master", "refs/heads/main", "refs/remotes/*/HEAD", "refs/remotes/*/master",
+                 "refs/remotes/*/main"]
         tips = set(self.tips(*usual, *(["refs/tags/v*"] if tags else [])))
         try:
             tips.add(self.revision("HEAD"))
@@ -545,13 +538,6 @@ class Git:
         if sorted(seen) != sorted(merges):
             raise GitError("git log left merges out", "run git fsck")
         return odd
-
-
-def drain(p: Process) -> bytes:
-    parts = []
-    while piece := p.read():
-        parts.append(piece)
-    return b"".join(parts)
 
 
 def parse_person(raw: bytes, encoding: str) -> tuple[Person, int, bool]:
@@ -583,19 +569,15 @@ def parse_commit(oid: str, raw: bytes) -> Commit:
                   author, when, message, ok1 and ok2 and ok3)
 
 
+# Nothing of anybody's configuration decides what a patch looks like.
+DIFF = ("-p", "-U3", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--full-index",
+        "--diff-algorithm=myers", "--src-prefix=a/", "--dst-prefix=b/", "--ignore-submodules=none",
+        "--no-relative")
+
+
 def patch_ids(sources: Sequence[tuple[Git, Sequence[str]]]) -> dict[str, str]:
     """Stable patch-id by commit, for commits of several repositories: one `git patch-id`."""
-    text = bytearray()
-    for git, oids in sources:
-        if oids:
-            text += git.run("diff-tree", "--stdin", "-p", "-U3", "--no-color", "--no-ext-diff", "--no-textconv",
-                            "--no-renames", "--full-index", "--diff-algorithm=myers", "--src-prefix=a/",
-                            "--dst-prefix=b/", "--ignore-submodules=none", "--no-relative", stdin="".join(o + "\n" for o in oids).encode())
-    p = Process(["git", "patch-id", "--stable"], bytes(text))
-    out = drain(p)
-    p.finish()
-    ids = {}
-    for line in out.decode("ascii", "replace").splitlines():
-        pid, _, oid = line.partition(" ")
-        ids[oid.strip()] = pid
-    return ids
+    text = b"".join(git.run("diff-tree", "--stdin", *DIFF, stdin="".join(o + "\n" for o in oids).encode())
+                    for git, oids in sources if oids)
+    out = sources[0][0].run("patch-id", "--stable", stdin=text).decode("ascii", "replace")
+    return {oid.strip(): pid for pid, _, oid in (line.partition(" ") for line in out.splitlines())}

@@ -50,7 +50,8 @@ class Judge:
         if row.subject == "MISMATCH":
             row.add("subject", f"the subject is not upstream's: {up.subject!r}", "restore it")
         elif row.subject != "match":
-            row.add("subject", f"the subject differs from upstream's by {row.subject}: {up.subject!r}", "restore it",
+            row.add("subject", f"the subject differs from upstream's by {row.subject}: {up.subject!r}",
+                    "restore it",
                     "warning")
         signatures(row, chain, signed)
         if up.author and p.author and up.author.email.casefold() != p.author.email.casefold() \
@@ -111,7 +112,8 @@ class Judge:
 
 def merges(git: Git, rows: Sequence[Row]) -> None:
     """Merges bring nothing that merging by machine does not."""
-    sizes = {row.local.commit.oid: len(row.local.commit.parents) for row in rows if row.local and row.local.commit}
+    sizes = {row.local.commit.oid: len(row.local.commit.parents) for row in rows if row.local
+             and row.local.commit}
     two = [oid for oid, parents in sizes.items() if parents == 2]
     odd = git.merge_leftovers(two) if two else set()
     for row in rows:
@@ -139,7 +141,8 @@ def signatures(row: Row, chain: msg.Chain, signed: Sequence[tuple[int, str]]) ->
     if row.origin and row.origin.below:
         early = [who for at, who in signed if chain.last < at < row.origin.line and who not in edited]
         if early:
-            row.add("provenance-place", f"the provenance line stands below {msg.name_of(early[0])}'s Signed-off-by",
+            row.add("provenance-place",
+                    f"the provenance line stands below {msg.name_of(early[0])}'s Signed-off-by",
                     "put it above: who signs off, signs for what it says")
 
 

@@ -25,14 +25,17 @@ class Origin(NamedTuple):
 
 # (form, regular expression, stands below the sign-offs).  Groups: hash, link.
 ORIGINS: Sequence[tuple[str, str, bool]] = (
-    ("git cherry-pick -x", rf"\(\s*cherry[ -]picked from (?:upstream )?(?:commit )?(?P<hash>{HASH})\b(?P<link>[^)]*)\)", True),
+    ("git cherry-pick -x",
+     rf"\(\s*cherry[ -]picked from (?:upstream )?(?:commit )?(?P<hash>{HASH})\b(?P<link>[^)]*)\)", True),
     ("adjusted pick", rf"\(\s*back[ -]?ported from (?:upstream )?(?:commit )?(?P<hash>{HASH})\b(?P<link>[^)]*)\)", True),
     ("posted patch", rf"\(\s*(?:back[ -]?ported|cherry[ -]picked) from (?P<link><?{LINK}>?|<[^>\s]+@[^>\s]+>)[^)]*\)", True),
     ("stable, first form", rf"commit (?P<hash>{HASH}) upstream\.?", False),
     ("stable, second form", rf"\[\s*upstream commit (?P<hash>{HASH})\s*\]", False),
     ("SUSE", rf"git-commit:\s*(?P<hash>{HASH})", False),
     ("SUSE, not merged", rf"patch-mainline:\s*submitted,?.*?(?P<link>{LINK}|<[^>\s]+@[^>\s]+>).*", False),
-    ("DEP-3 with a hash", rf"origin:\s*(?:upstream|backport)\s*,.*?(?:commit[:/ ]|\bid=|linus/|/c/|\bh=|,\s*)(?P<hash>{HASH})\b.*", False),
+    ("DEP-3 with a hash",
+     rf"origin:\s*(?:upstream|backport)\s*,.*?(?:commit[:/ ]|\bid=|linus/|/c/|\bh=|,\s*)(?P<hash>{HASH})\b.*",
+     False),
     ("DEP-3 with a link", rf"origin:\s*(?:upstream|backport)\s*,\s*(?P<link>{LINK}).*", False),
 )
 COMPILED = [(re.compile(r"^\s*" + rx + r"\s*$", re.I), below) for _, rx, below in ORIGINS]
@@ -47,10 +50,12 @@ SQUASHED = re.compile(r"squash|\bfold|\binclu|\bincorporat|\bcontain|\bmerge|\bc
 NEGATED = re.compile(r"\b(?:not|no|without|lacks?|missing|omit\w*|exclud\w*)\b|n't\b", re.I)
 TRAILER = re.compile(r"^[A-Za-z][A-Za-z0-9-]*-by:\s", re.I)
 
-DOWNSTREAM = ("UBUNTU", "SAUCE", "NVIDIA", "UPSTREAM", "BACKPORT", "FROMLIST", "FROMGIT", "FROMEXTERN", "FROMTREE",
+DOWNSTREAM = ("UBUNTU", "SAUCE", "NVIDIA", "UPSTREAM", "BACKPORT", "FROMLIST", "FROMGIT", "FROMEXTERN",
+              "FROMTREE",
               "ANDROID", "CHROMIUM", "GKI", "DOWNSTREAM", "RHEL", "SUSE", "DEBIAN", "OPENEULER", "ANOLIS")
 PREFIX = re.compile(rf"^(?:(?:{'|'.join(DOWNSTREAM)})(?:/[A-Z0-9.]+)?:\s*|"
-                    r"\[(?:upstream|backport|backported|sauce|stable|\d+\.\d+(?:\.\d+)?(?:\.y)?)\]:?\s*)", re.I)
+                    r"\[(?:upstream|backport|backported|sauce|stable|\d+\.\d+(?:\.\d+)?(?:\.y)?)\]:?\s*)",
+                    re.I)
 SAUCE = re.compile(r"^(?:[A-Z0-9_-]+:\s*|\[[^\]]*\]\s*)*(?:SAUCE:|\[SAUCE\])")
 UBUNTU = re.compile(r"^UBUNTU:")
 REVERT = re.compile(r'^(?:[A-Z0-9_-]+:\s*)*Revert "(?P<subject>.+)"$')
@@ -91,14 +96,16 @@ def origins(message: str, headers: Sequence[tuple[str, str]] = ()) -> list[Origi
     lines += list(enumerate(body_lines(message)))[1:]
     for k, (at, text) in enumerate(lines):
         if at >= 0 and text.lstrip().startswith("(") and ")" not in text:       # wrapped
-            text = squeeze(" ".join([text] + [more for _, more in lines[k + 1:k + 3]])).partition(")")[0] + ")"
+            text = squeeze(" ".join([text]
+                                    + [more for _, more in lines[k + 1:k + 3]])).partition(")")[0] + ")"
         for rx, below in COMPILED:
             if m := rx.match(text):
                 got = m.groupdict()
                 link = (got.get("link") or "").strip()
                 if got.get("hash"):
                     link = next(iter(re.findall(LINK, link)), "")
-                found.append(Origin((got.get("hash") or "").lower(), link.strip("<>"), at, squeeze(text), below))
+                found.append(Origin((got.get("hash") or "").lower(), link.strip("<>"), at, squeeze(text),
+                                    below))
                 break
     return found
 

@@ -94,7 +94,8 @@ class Pairing:
         elif self.chosen:
             row.status = EXTRA
             row.named = "not in the reference"
-            row.add(EXTRA, "no patch of the reference has this subject, and the message names no upstream commit",
+            row.add(EXTRA, "no patch of the reference has this subject, and the message names no upstream "
+                           "commit",
                     REMEDY[EXTRA])
         else:
             row.unresolved("the message names no upstream commit")
@@ -108,7 +109,8 @@ class Pairing:
             row.named = ", ".join(t.said()[:12] for t in own)
             row.unresolved(f"{len(own)} provenance lines name different origins: "
                            + ", ".join(t.origin.text for t in own),
-                           "keep one commit a pick: split it, or name the one it comes from and mention the other in "
+                           "keep one commit a pick: split it, or name the one it comes from and mention the "
+                           "other in "
                            "a `[name: why]` line")
             return
         last = own[-1]

@@ -229,7 +229,8 @@ def parse_diff(text: bytes) -> list[FileChange]:
             continue
         elif line.rstrip() == b"--":
             now = None          # a mail's signature; another patch may follow
-        elif not extended_header(line, now) and (line[:1] in (b"+", b"@") or (line[:1] == b"-" and line[:2] != b"--")):
+        elif not extended_header(line, now) and (line[:1] in (b"+", b"@")
+                                                 or (line[:1] == b"-" and line[:2] != b"--")):
             raise Truncated(f"{now.new_path}: a line that belongs to no hunk: {lines[i][:40]!r}")
         i += 1
     return out
@@ -350,16 +351,15 @@ def parse_mail(raw: bytes, name: str) -> Patch | None:
     message = "\n".join([" ".join(subject.split()), "", *"\n".join(lines).strip("\n").split("\n")]) + "\n"
     v = re.search(r"(?:\b|PATCH|RFC)v(\d+)\b", tags, re.I)
     n = re.search(r"\b(\d+)/(\d+)\b", tags)
-    headers = [(k, header_text(msg.get(k))[0]) for k in ("Git-commit", "Patch-mainline", "Origin") if msg.get(k)]
+    headers = [(k, header_text(msg.get(k))[0]) for k in ("Git-commit", "Patch-mainline", "Origin")
+               if msg.get(k)]
     patch = Patch(name, " ".join(subject.split()), message, author, headers=headers,
                   msgid=(msg.get("Message-Id") or "").strip().strip("<>"),
                   version=int(v[1]) if v else 1, number=int(n[1]) if n else 0, total=int(n[2]) if n else 0,
                   legible=good and good_title and good_author,
-                  thread=((msg.get("References") or msg.get("In-Reply-To") or "").split() or [""])[0].strip("<>"))
-    try:
-        patch.files = parse_diff(diff)
-    except Truncated as e:
-        patch.files, patch.broken = [], str(e)
+                  thread=((msg.get("References") or msg.get("In-Reply-To") or "").split()
+                          or [""])[0].strip("<>"))
+    read_diff(patch, diff)
     if not patch.files and not patch.broken and diff.strip():
         patch.broken = "no patch could be read"
     return patch
@@ -374,12 +374,17 @@ def parse_bare(raw: bytes, name: str) -> Patch | None:
     m = re.search(r"^(?:Description|Subject):[ \t]*(.+)", text, re.M | re.I)
     subject = m[1].strip() if m else re.sub(r"\.(?:patch|diff)$", "", name)
     who = re.search(r"^(?:Author|From):[ \t]*(.+)", text, re.M | re.I)
-    patch = Patch(name, subject, f"{subject}\n\n{text}\n", Person(*email.utils.parseaddr(who[1])) if who else None)
+    patch = Patch(name, subject, f"{subject}\n\n{text}\n",
+                  Person(*email.utils.parseaddr(who[1])) if who else None)
+    read_diff(patch, diff)
+    return patch
+
+
+def read_diff(patch: Patch, diff: bytes) -> None:
     try:
         patch.files = parse_diff(diff)
     except Truncated as e:
         patch.files, patch.broken = [], str(e)
-    return patch
 
 
 def header_text(value: object) -> tuple[str, bool]:
@@ -441,7 +446,8 @@ def parse_mbox(raw: bytes, name: str) -> list[Patch]:
             f.write(re.sub(rb"^From ", guard, raw, flags=re.M))
             f.flush()
             with contextlib.closing(mailbox.mbox(f.name, create=False)) as box:
-                mails = [re.sub(rb"^>(>*From )", rb"\1", box.get_bytes(key), flags=re.M) for key in box.iterkeys()]
+                mails = [re.sub(rb"^>(>*From )", rb"\1", box.get_bytes(key), flags=re.M)
+                         for key in box.iterkeys()]
     return [p for mail in mails if (p := parse_mail(mail, name))]
 
 
@@ -513,6 +519,10 @@ def place(want: Lines, old: Lines, low: int, near: int, exact: bool = False) -> 
     if exact:
         return near if near >= low and old[near:near + len(want)] == want else None
     spots = all_places(want, old, low) if want else [min(max(near, low), len(old))]
+    return nearest(spots, near)
+
+
+def nearest(spots: Sequence[int], near: int) -> int | None:
     return min(spots, key=lambda s: abs(s - near), default=None)
 
 
@@ -593,30 +603,26 @@ def find_contents(patches: Iterable[Patch], stores: Sequence[Git]) -> None:
         for f in patch.files or []:
             if f.contents is not None:
                 continue
-            old: bytes | None = None
-            if f.old_mode == 0:
-                old = None
-            elif f.old_oid and (old := look(f.old_oid)) is not None:
-                patch.seen[f.old_path] = True
-            elif f.new_mode == 0 and f.hunks:
-                f.contents = (b"".join(f.hunks[0].old()), None)
+            old = look(f.old_oid) if f.old_oid and f.old_mode else None
+            if f.old_mode and old is None and (f.new_mode or not f.hunks):
                 continue
-            else:
+            if old is not None:
+                patch.seen[f.old_path] = True
+            elif f.old_mode:            # deleted: the patch has it all
+                f.contents = (b"".join(f.hunks[0].old()), None)
                 continue
             if f.opaque:
                 new = look(f.new_oid) if f.new_oid else None
-                if new is not None or f.new_mode == 0:
+            else:
+                lines = apply_hunks(f.hunks, split(old or b""), True)
+                new = None if lines is None else b"".join(lines)
+            if not f.new_mode and (f.opaque or new is not None):
+                f.contents = (old, None)
+            elif new is not None:
+                name = blob_name(new, f.new_oid)
+                if name.startswith(f.new_oid):      # else edited by hand: the index line does not hold
                     f.contents = (old, new)
-                continue
-            lines = apply_hunks(f.hunks, split(old or b""), True)
-            if lines is None:
-                continue
-            data = b"".join(lines)
-            if f.new_oid and not blob_name(data, f.new_oid).startswith(f.new_oid) and f.new_mode != 0:
-                continue            # edited by hand: the index line does not hold
-            f.contents = (old, data if f.new_mode != 0 else None)
-            if f.new_mode != 0:
-                made[blob_name(data, f.new_oid)] = data
+                    made[name] = new
 
 
 def is_range(spec: str) -> bool:
@@ -627,7 +633,8 @@ def source(spec: str, git: Git | None, stores: Sequence[Git], onto: str = "") ->
     """Patches of a range or from files; and whether they were posted (mails)."""
     if not os.path.exists(spec):
         if not is_range(spec):
-            raise Err(f"{spec}: neither a range A..B nor a file or directory", "give a range, an mbox, a maildir or a directory of patches", USAGE)
+            raise Err(f"{spec}: neither a range A..B nor a file or directory",
+                      "give a range, an mbox, a maildir or a directory of patches", USAGE)
         if git is None:
             raise Err(f"{spec}: no repository to look in", "name one with -C", USAGE)
         return [of_commit(git, oid) for oid in git.range(spec)], False

@@ -7,14 +7,13 @@ import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape, quoteattr
 
 GOOD, BAD, DOUBT, PLAIN = "good", "bad", "doubt", "plain"
 COLOURS = {GOOD: "\033[32m", BAD: "\033[1;31m", DOUBT: "\033[33m", PLAIN: ""}
 RESET = "\033[0m"
-FORMATS = ("table", "plain", "json", "markdown", "junit", "tsv")
 
 
 @dataclass
@@ -52,7 +51,8 @@ def clean(text: str) -> str:
 
 
 def width(text: str) -> int:
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+               for c in text)
 
 
 def fit(text: str, room: int) -> str:
@@ -74,12 +74,14 @@ def table(report: Report, room: int, colour: bool) -> str:
     if room:
         while sum(wide) + 3 * (len(wide) - 1) > room and max(wide) > 4:
             wide[wide.index(max(wide))] -= 1
+
     def line(texts: Sequence[str], moods: Sequence[str]) -> str:
         parts = []
         for i, (text, mood) in enumerate(zip(texts, moods)):
             text = fit(text, wide[i])
             parts.append(f"{COLOURS[mood]}{text}{RESET}" if colour and COLOURS[mood] else text)
         return " | ".join(parts).rstrip()
+
     out = [line(report.columns, [PLAIN] * len(wide)), "-+-".join("-" * w for w in wide)]
     out += [line(texts, [c.mood for c in row]) for texts, row in zip(cells, report.rows)]
     return "\n".join(out) + "\n"
@@ -92,11 +94,11 @@ def findings_text(report: Report, colour: bool) -> str:
         if colour:
             head = COLOURS[BAD if f.level == "error" else DOUBT] + head + RESET
         where = f"{clean(f.where)}: " if f.where else ""
-        out.append(f"{head}: {where}{clean(f.text)}; {clean(f.remedy)}" if f.remedy else f"{head}: {where}{clean(f.text)}")
-    return "".join(x + "\n" for x in out)
+        out.append(f"{head}: {where}{clean(f.text)}; {clean(f.remedy)}\n")
+    return "".join(out)
 
 
-def as_text(report: Report, room: int, colour: bool) -> str:
+def as_text(report: Report, room: int = 0, colour: bool = False) -> str:
     parts = [report.title, "\n\n"]
     if report.rows:
         parts.append(table(report, room, colour) + "\n")
@@ -126,7 +128,8 @@ def as_markdown(report: Report) -> str:
     out = [f"### {md(clean(report.title))}", ""]
     if report.rows:
         out += ["| " + " | ".join(report.columns) + " |", "|" + " --- |" * len(report.columns)]
-        out += ["| " + " | ".join(sign[c.mood] + md(clean(c.text)) for c in row) + " |" for row in report.rows]
+        out += ["| " + " | ".join(sign[c.mood] + md(clean(c.text)) for c in row) + " |"
+                for row in report.rows]
         out.append("")
     for f in sorted(report.findings, key=lambda f: f.level != "error"):
         where = f"`{clean(f.where).replace('`', '')}`: " if f.where else ""
@@ -182,23 +185,20 @@ def render(report: Report, form: str, colour: str, out: object = None) -> str:
     tty = out is None and sys.stdout.isatty()
     paint = colour == "always" or (colour == "auto" and tty and "NO_COLOR" not in os.environ
                                    and os.environ.get("TERM") != "dumb")
-    if form == "json":
-        return as_json(report)
-    if form == "markdown":
-        return as_markdown(report)
-    if form == "junit":
-        return as_junit(report)
-    if form == "tsv":
-        return as_tsv(report)
-    if form == "plain":
-        return as_text(report, 0, False)
     given = os.environ.get("COLUMNS", "")
     room = shutil.get_terminal_size((0, 24)).columns if tty or given.isdigit() else 0
-    return as_text(report, room, paint)
+    if form == "table":
+        return as_text(report, room, paint)
+    return FORMATS[form](report)
+
+
+FORMATS: dict[str, Callable[[Report], str]] = {
+    "table": as_text, "plain": as_text, "json": as_json, "markdown": as_markdown, "junit": as_junit, "tsv": as_tsv}
 
 
 def progress(text: str) -> None:
     """One redrawn line on a terminal, nothing in a log."""
     if sys.stderr.isatty():
-        sys.stderr.write("\r\033[K" + fit(text, min(width(text), shutil.get_terminal_size().columns - 1)) if text else "\r\033[K")
+        sys.stderr.write("\r\033[K" + fit(text, min(width(text), shutil.get_terminal_size().columns - 1))
+                         if text else "\r\033[K")
         sys.stderr.flush()

@@ -19,7 +19,8 @@ REMEDY = {
               "provenance line and your Signed-off-by",
     WHITESPACE: "restore upstream's white space, or add a line `[name: why]` above your Signed-off-by",
     UNPROVEN: "give the tree that the patches apply to with --onto REV, or compare commits instead of patches",
-    UNRESOLVED: "name the upstream commit in full, and give a repository that has it with --reference (LINUX_GIT)",
+    UNRESOLVED: "name the upstream commit in full, and give a repository that has it with --reference "
+                "(LINUX_GIT)",
     FETCH_FAILED: "make the source reachable and run again: nothing was compared",
     EXTRA: "name where it comes from, mark it SAUCE, or drop it",
     MISSING: "pick it, or say in the cover letter why it is left out",

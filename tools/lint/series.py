@@ -73,7 +73,8 @@ class Posted:
             lost = sorted(set(range(1, total + 1)) - {p.number for p in group})
             if numbered and lost:
                 self.findings.append(Finding(
-                    "error", "incomplete", "", f"the reference has only {len(group)} of the {total} patches of "
+                    "error", "incomplete", "",
+                    f"the reference has only {len(group)} of the {total} patches of "
                     f"v{version}: {', '.join(map(str, lost))} missing", "fetch the whole thread"))
 
     def families(self) -> list[list[Series]]:
@@ -92,7 +93,8 @@ class Posted:
             self.fetch_thread(link)
         found = self.mails.get(name)
         if found is None:
-            return None, f"{link} is not among the posted patches" + ("" if self.mails else ": none are given")
+            return None, f"{link} is not among the posted patches" + ("" if self.mails
+                                                                      else ": none are given")
         if found.files or found.broken:
             return found, ""
         for s in self.series:               # a cover letter's link

@@ -31,7 +31,8 @@ BODY = ("The queue is drained before the device is told, so a request that arriv
         "Seen on a board with %d queues after some hours of traffic.\n\n")
 # what the tool promises, in seconds and MiB
 LIMITS = {"lint 1000": 60, "fixes cold": 120, "fixes warm": 5, "memory": 1024}
-COLUMNS = ("commits", "built s", "size MB", "fixes cold s", "us/commit", "warm s", "+100 s", "MiB", "lint 100 s",
+COLUMNS = ("commits", "built s", "size MB", "fixes cold s", "us/commit", "warm s", "+100 s", "MiB",
+           "lint 100 s",
            "lint 1000 s", "MiB")
 
 
@@ -39,7 +40,8 @@ class Import:
     """The input side of one `git fast-import`."""
 
     def __init__(self, repo: Path):
-        self.process = subprocess.Popen(["git", "-C", str(repo), "fast-import", "--quiet", "--force", "--depth=5"],
+        self.process = subprocess.Popen(["git", "-C", str(repo), "fast-import", "--quiet", "--force",
+                                         "--depth=5"],
                                         stdin=subprocess.PIPE)
         assert self.process.stdin
         self.out: IO[bytes] = self.process.stdin
@@ -116,7 +118,8 @@ def upstream(up: Path, size: int, changes: list[Change]) -> list[tuple[str, str]
     bulk.close()
     tags = "".join(f"create refs/tags/v{n + 1}.0 {oid}\n" for n, (oid, _) in enumerate(names[::15000]))
     git(up, "update-ref", "--stdin", data=tags)
-    assert git(up, "rev-parse", f"master~{len(changes)}") == parent, "the names of the commits were computed wrongly"
+    assert git(up, "rev-parse",
+               f"master~{len(changes)}") == parent, "the names of the commits were computed wrongly"
     return names
 
 
@@ -147,11 +150,13 @@ def build(where: Path, size: int) -> None:
     mine = {path_of(n): own + source(n) for n in range(FILES)}
     when = 1_900_000_000
     pick = Import(local)
-    pick.commit("master", when, f"SAUCE: own lines\n\n{SIGNED}", {p: "".join(x) for p, x in mine.items()}, parent)
+    pick.commit("master", when, f"SAUCE: own lines\n\n{SIGNED}", {p: "".join(x) for p, x in mine.items()},
+                parent)
     for c, oid in list(zip(changes, oids))[:PICKS]:
         when += 60
         mine[c.path][c.line + len(own)] = c.new
-        pick.commit("master", when, f"{c.text}(cherry picked from commit {oid})\nSigned-off-by: Bob <bob@distro.example>\n",
+        pick.commit("master", when,
+                    f"{c.text}(cherry picked from commit {oid})\nSigned-off-by: Bob <bob@distro.example>\n",
                     {c.path: "".join(mine[c.path])})
     # another branch began before what it carries: commits that have fixes
     old = names[-4000][0]
@@ -187,16 +192,19 @@ def measure(cache: Path, *args: str, want: int) -> tuple[float, float]:
         took = time.monotonic() - start
         if p.returncode != want:
             out.seek(0)
-            raise SystemExit(f"error: {' '.join(args)} ended with {p.returncode}, not {want}; next: run it by hand\n"
+            raise SystemExit(f"error: {' '.join(args)} ended with {p.returncode}, not {want}; next: run it "
+                             f"by hand\n"
                              + out.read().decode()[-800:])
     return took, peak / 1024
 
 
 def main() -> int:
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("sizes", nargs="*", type=int, default=list(SIZES), help=f"numbers of commits (default: {SIZES})")
+    ap.add_argument("sizes", nargs="*", type=int, default=list(SIZES),
+                    help=f"numbers of commits (default: {SIZES})")
     ap.add_argument("--keep", metavar="DIR", help="where the repositories are made and kept",
-                    default=(os.environ.get("XDG_CACHE_HOME") or f"{Path.home()}/.cache") + "/smmuv3-kdump/lint/speed")
+                    default=(os.environ.get("XDG_CACHE_HOME") or f"{Path.home()}/.cache")
+                    + "/smmuv3-kdump/lint/speed")
     a = ap.parse_args()
     print("  ".join(f"{c:>12}" for c in COLUMNS), flush=True)
     bad: list[str] = []
@@ -224,11 +232,13 @@ def main() -> int:
             git(up, "update-ref", "refs/heads/master", old)
             few, _ = measure(cache, "compare", *both, f"{parent}..master~{PICKS - 99}", want=0)
             many, mem3 = measure(cache, "compare", *both, f"{parent}..master", want=0)
-        row = (f"{size}", f"{built:.1f}", f"{du:.0f}", f"{cold:.1f}", f"{cold / size * 1e6:.1f}", f"{warm:.2f}",
+        row = (f"{size}", f"{built:.1f}", f"{du:.0f}", f"{cold:.1f}", f"{cold / size * 1e6:.1f}",
+               f"{warm:.2f}",
                f"{more:.2f}", f"{max(mem1, mem2):.0f}", f"{few:.1f}", f"{many:.1f}", f"{mem3:.0f}")
         print("  ".join(f"{c:>12}" for c in row), flush=True)
         if last:
-            print(f"{'':>12}  {size / last[0]:.1f} times the commits: {cold / last[1]:.1f} times the time", flush=True)
+            print(f"{'':>12}  {size / last[0]:.1f} times the commits: {cold / last[1]:.1f} times the time",
+                  flush=True)
         last = (size, cold)
         for name, got in zip(LIMITS, (many, cold, warm, max(mem1, mem2, mem3))):
             if got > LIMITS[name]:

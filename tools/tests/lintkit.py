@@ -72,7 +72,8 @@ class Repo:
     def commit(self, files: Tree, message: str | bytes, parents: list[str], author: str | bytes = ALICE,
                committer: str = MIKE, encoding: str = "", step: int = 60) -> str:
         self.clock += step
-        head = b"tree " + self.tree(files).encode() + b"\n" + b"".join(b"parent %s\n" % p.encode() for p in parents)
+        head = b"tree " + self.tree(files).encode() + b"\n" + b"".join(b"parent %s\n" % p.encode()
+                                                                       for p in parents)
         head += b"author %s %d +0000\n" % (text(author), self.clock - 3600)
         head += b"committer %s %d +0000\n" % (text(committer), self.clock)
         head += b"encoding %s\n" % encoding.encode() if encoding else b""
@@ -86,8 +87,10 @@ class Repo:
         path.write_text(oid + "\n")
 
     def git(self, *args: str, data: bytes = b"") -> bytes:
-        who = ("-c", "user.name=Test", "-c", "user.email=test@example.com")      # on a fresh machine git knows nobody
-        return subprocess.run(["git", "-C", str(self.path), *who, *args], input=data, check=True, capture_output=True).stdout
+        # on a fresh machine git knows nobody
+        who = ("-c", "user.name=Test", "-c", "user.email=test@example.com")
+        return subprocess.run(["git", "-C", str(self.path), *who, *args], input=data, check=True,
+                              capture_output=True).stdout
 
 
 def put(path: str, data: str | bytes, mode: int = FILE) -> Edit:
@@ -171,7 +174,8 @@ def message(subject: str, body: str = "", signed: tuple[str, ...] = (ALICE, MIKE
 
 def fake_git(where: Path, script: str) -> dict[str, str]:
     """A `git` in front of the real one; `script` is shell that may fall through to it."""
-    real = subprocess.run(["sh", "-c", "command -v git"], capture_output=True, text=True, check=True).stdout.strip()
+    real = subprocess.run(["sh", "-c", "command -v git"], capture_output=True, text=True,
+                          check=True).stdout.strip()
     where.mkdir(parents=True, exist_ok=True)
     tool = where / "git"
     tool.write_text(f"#!/bin/sh\nREAL={real}\n{script}\nexec $REAL \"$@\"\n")

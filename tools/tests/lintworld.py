@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-from .lintkit import (ALICE, BOB, EXEC, FILE, LINK, MIKE, MODULE, Edit, Repo, Tree, both, drop, message, put, sub, text,
+from .lintkit import (ALICE, BOB, EXEC, FILE, LINK, MIKE, MODULE, Edit, Repo, Tree, both, drop, message, put,
+                      sub, text,
                      within)
 
 C = "drivers/foo/foo.c"
@@ -73,7 +74,8 @@ static int foo_legacy(struct foo_device *foo)
 	return 0;
 }
 
-""" + "".join(enable(q) for q in ("cmdq", "evtq", "priq")) + "".join(getter(n) for n in range(8)) + """static int foo_reset(struct foo_device *foo)
+""" + "".join(enable(q) for q in ("cmdq", "evtq", "priq")) + "".join(getter(n)
+                                                                     for n in range(8)) + """static int foo_reset(struct foo_device *foo)
 {
 	int ret;
 
@@ -128,17 +130,22 @@ MODULE_LICENSE("GPL");
 
 ROOT: Tree = {
     C: (FILE, text(SOURCE)),
-    H: (FILE, b"/* SPDX-License-Identifier: GPL-2.0-only */\n#ifndef FOO_H\n#define FOO_H\n\nint foo_disable(struct foo_device *foo);\n"
+    H: (FILE, b"/* SPDX-License-Identifier: GPL-2.0-only */\n#ifndef FOO_H\n#define FOO_H\n\nint "
+              b"foo_disable(struct foo_device *foo);\n"
         b"int foo_register(struct foo_device *foo);\n\n#endif\n"),
     "drivers/foo/Makefile": (FILE, b"obj-$(CONFIG_FOO) += foo.o\nobj-$(CONFIG_FOO_PCI) += foo-pci.o\n"),
-    "drivers/foo/Kconfig": (FILE, b"config FOO\n\ttristate \"Foo\"\n\tdepends on HAS_IOMEM\n\thelp\n\t  A device.\n\nconfig FOO_PCI\n\tbool \"Foo on PCI\"\n"
+    "drivers/foo/Kconfig": (FILE,
+                            b"config FOO\n\ttristate \"Foo\"\n\tdepends on HAS_IOMEM\n\thelp\n\t  A "
+                            b"device.\n\nconfig FOO_PCI\n\tbool \"Foo on PCI\"\n"
                             b"\tdepends on FOO\n"),
     "drivers/foo/table.h": (FILE, "".join(f"#define FOO_T{n} {n * 7}\n" for n in range(3000)).encode()),
     "drivers/foo/tail.txt": (FILE, b"one\ntwo\nthree\nfour\nfive"),
     "drivers/foo/dos.txt": (FILE, b"".join(b"line %d\r\n" % n for n in range(12))),
     "scripts/foo.sh": (FILE, b"#!/bin/sh\nset -e\necho foo\n"),
     "firmware/foo.bin": (FILE, b"\0\1\2\3" * 64),
-    "Documentation/foo.rst": (FILE, b"Foo\n===\n\nA device.\n\nIt has queues.\n\nThey are rings.\n\nIt has errors.\n"),
+    "Documentation/foo.rst": (FILE,
+                              b"Foo\n===\n\nA device.\n\nIt has queues.\n\nThey are rings.\n\nIt has "
+                              b"errors.\n"),
     "Documentation/na\u00efve \"file\"\tname.rst": (FILE, b"Quoted\n======\n\nAll of it.\n"),
     "current": (LINK, b"drivers/foo"),
     "lib/sub": (MODULE, b"1" * 40),
@@ -148,7 +155,9 @@ ROOT: Tree = {
 # what the distribution has of its own: other lines near, and before, the places upstream changes
 DOWNSTREAM = both(
     sub(C, "#define FOO_OFFSET_5", "#define FOO_FIRST_SILICON\t1\n#define FOO_OFFSET_5"),
-    sub(C, "static int foo_reset(", "static void foo_erratum(struct foo_device *foo)\n{\n\twritel(1, foo->base + FOO_ERRATUM);\n}\n\nstatic int foo_reset("),
+    sub(C, "static int foo_reset(",
+        "static void foo_erratum(struct foo_device "
+        "*foo)\n{\n\twritel(1, foo->base + FOO_ERRATUM);\n}\n\nstatic int foo_reset("),
     sub(C, "\tfoo->dev = &pdev->dev;\n", "\tfoo->dev = &pdev->dev;\n\tfoo_erratum(foo);\n"),
     sub("drivers/foo/Makefile", "obj-$(CONFIG_FOO_PCI) += foo-pci.o\n", ""),
     sub("drivers/foo/table.h", "#define FOO_T9 ", "#define FOO_NINE 9\n#define FOO_T9 "),
@@ -158,7 +167,8 @@ DOWNSTREAM = both(
 # upstream's own way between the base and the patches
 REFACTOR = both(
     sub(C, "#define FOO_OFFSET_7", "#define FOO_DEPTH\t64\n#define FOO_MAX\t2\n#define FOO_OFFSET_7"),
-    sub(C, "static u32 foo_get_3(", "static void foo_dump(struct foo_device *foo)\n{\n\tpr_info(\"foo\\n\");\n}\n\nstatic u32 foo_get_3("),
+    sub(C, "static u32 foo_get_3(",
+        "static void foo_dump(struct foo_device *foo)\n{\n\tpr_info(\"foo\\n\");\n}\n\nstatic u32 foo_get_3("),
     sub(C, "\t/* Clear what was latched */\n", "\t/* Clear latched errors before the queues come up */\n"),
     sub("Documentation/foo.rst", "It has queues.\n", "It has three queues.\n"),
 )
@@ -167,22 +177,37 @@ ADOPT = "static int foo_adopt(struct foo_device *foo)\n{\n\tu32 cr0 = readl(foo-
 
 # name -> (subject, edit)
 CHANGES: dict[str, tuple[str, Edit]] = {
-    "sibling": ("foo: Mark the event queue", within(C, "foo_enable_evtq(struct", "\tenables |= FOO_EN;\n", "\tenables |= FOO_EN | FOO_EVT;\n")),
+    "sibling": ("foo: Mark the event queue", within(C, "foo_enable_evtq(struct", "\tenables |= FOO_EN;\n",
+                                                    "\tenables |= FOO_EN | FOO_EVT;\n")),
     "adopt": ("foo: Adopt a running device", both(
         sub(C, "static int foo_reset(", ADOPT + "static int foo_reset("),
-        sub(C, "\tret = foo_reset(foo);\n", "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n"),
+        sub(C, "\tret = foo_reset(foo);\n",
+            "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n"),
         sub(H, "int foo_register(", "int foo_adopt(struct foo_device *foo);\nint foo_register("))),
     "const": ("foo: Wait longer", sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\n")),
     "context": ("foo: Clear the other error register too", sub(C, "\twritel(0, foo->base + FOO_ERR);\n",
-                                                              "\twritel(0, foo->base + FOO_ERR);\n\twritel(0, foo->base + FOO_ERR2);\n")),
-    "getter": ("foo: Read field 5 from the shadow", within(C, "foo_get_5(", "\tif (reg & FOO_BUSY)\n\t\treturn 0;\n", "\tif (reg & FOO_BUSY)\n\t\treturn foo->shadow;\n")),
+                                                              "\twritel(0, foo->base + "
+                                                              "FOO_ERR);\n\twritel(0, foo->base + "
+                                                              "FOO_ERR2);\n")),
+    "getter": ("foo: Read field 5 from the shadow",
+               within(C, "foo_get_5(", "\tif (reg & FOO_BUSY)\n\t\treturn 0;\n",
+                      "\tif (reg & FOO_BUSY)\n\t\treturn foo->shadow;\n")),
     "newfile": ("foo: Split out the adoption", both(
-        put("drivers/foo/foo-adopt.c", "// SPDX-License-Identifier: GPL-2.0-only\n#include \"foo.h\"\n\nint foo_adopted(struct foo_device *foo)\n{\n\treturn foo->adopted;\n}\n"),
-        sub("drivers/foo/Makefile", "obj-$(CONFIG_FOO) += foo.o\n", "obj-$(CONFIG_FOO) += foo.o foo-adopt.o\n"))),
-    "makefile": ("foo: Build the platform glue", lambda t: t.__setitem__("drivers/foo/Makefile", (FILE, t["drivers/foo/Makefile"][1] + b"obj-$(CONFIG_FOO_PLAT) += foo-plat.o\n"))),
-    "delete": ("foo: Remove the legacy path", sub(C, "static int foo_legacy(struct foo_device *foo)\n{\n\tfoo->legacy = true;\n\treturn 0;\n}\n\n", "")),
+        put("drivers/foo/foo-adopt.c",
+            "// SPDX-License-Identifier: GPL-2.0-only\n#include \"foo.h\"\n\nint foo_adopted(struct "
+            "foo_device *foo)\n{\n\treturn foo->adopted;\n}\n"),
+        sub("drivers/foo/Makefile", "obj-$(CONFIG_FOO) += foo.o\n",
+            "obj-$(CONFIG_FOO) += foo.o foo-adopt.o\n"))),
+    "makefile": ("foo: Build the platform glue",
+                 lambda t: t.__setitem__("drivers/foo/Makefile",
+                                         (FILE, t["drivers/foo/Makefile"][1]
+                                          + b"obj-$(CONFIG_FOO_PLAT) += foo-plat.o\n"))),
+    "delete": ("foo: Remove the legacy path",
+               sub(C, "static int foo_legacy(struct foo_device "
+                      "*foo)\n{\n\tfoo->legacy = true;\n\treturn 0;\n}\n\n", "")),
     "rmfile": ("foo: Drop the helper script", drop("scripts/foo.sh")),
-    "mode": ("foo: Make the script executable", lambda t: t.__setitem__("scripts/foo.sh", (EXEC, t["scripts/foo.sh"][1]))),
+    "mode": ("foo: Make the script executable",
+             lambda t: t.__setitem__("scripts/foo.sh", (EXEC, t["scripts/foo.sh"][1]))),
     "binary": ("foo: Update the firmware", put("firmware/foo.bin", b"\0\1\2\4" * 80)),
     "link": ("foo: Point to the new directory", put("current", "drivers/foo2", LINK)),
     "module": ("foo: Update the submodule", put("lib/sub", "2" * 40, MODULE)),
@@ -190,21 +215,34 @@ CHANGES: dict[str, tuple[str, Edit]] = {
         lambda t: t.__setitem__("Documentation/devices/foo.rst", t["Documentation/foo.rst"]),
         drop("Documentation/foo.rst"),
         sub("Documentation/devices/foo.rst", "A device.\n", "A fine device.\n"))),
-    "docs": ("foo: Say more about errors", sub("Documentation/foo.rst", "It has errors.\n", "It has errors, and counts them.\n")),
-    "quoted": ("foo: Improve a file with an odd name", sub("Documentation/na\u00efve \"file\"\tname.rst", "All of it.\n", "All of it, twice.\n")),
-    "tail": ("foo: Say six", lambda t: t.__setitem__("drivers/foo/tail.txt", (FILE, t["drivers/foo/tail.txt"][1] + b"\nsix"))),
+    "docs": ("foo: Say more about errors",
+             sub("Documentation/foo.rst", "It has errors.\n", "It has errors, and counts them.\n")),
+    "quoted": ("foo: Improve a file with an odd name",
+               sub("Documentation/na\u00efve \"file\"\tname.rst", "All of it.\n", "All of it, twice.\n")),
+    "tail": ("foo: Say six", lambda t: t.__setitem__("drivers/foo/tail.txt",
+                                                     (FILE, t["drivers/foo/tail.txt"][1] + b"\nsix"))),
     "dos": ("foo: Change a DOS file", sub("drivers/foo/dos.txt", "line 5\r\n", "line five\r\n")),
     "huge": ("foo: Regenerate the table", lambda t: t.__setitem__("drivers/foo/table.h", (FILE, b"".join(
-        (x.replace(b"#define FOO_T", b"#define FOO_TABLE_") if x.rstrip()[-1] in b"13579" else x) for x in t["drivers/foo/table.h"][1].splitlines(True))))),
-    "quirk": ("foo: Add a quirk", sub(C, "\t{ .id = 3, .flags = FOO_Q_SLOW },\n", "\t{ .id = 3, .flags = FOO_Q_SLOW },\n\t{ .id = 4, .flags = FOO_Q_FAST },\n")),
-    "include": ("foo: Include what is used", sub(C, "#include <linux/io.h>\n", "#include <linux/io.h>\n#include <linux/iopoll.h>\n")),
-    "kconfig": ("foo: Depend on OF", within("drivers/foo/Kconfig", "config FOO_PCI", "\tdepends on FOO\n", "\tdepends on FOO && OF\n")),
-    "reorderA": ("foo: Prepare the reset", sub(C, "\tret = foo_disable(foo);\n", "\tfoo_prepare(foo);\n\tret = foo_disable(foo);\n")),
-    "reorderB": ("foo: Announce the probe", sub(C, "\tplatform_set_drvdata(pdev, foo);\n", "\tdev_info(foo->dev, \"hello\\n\");\n\tplatform_set_drvdata(pdev, foo);\n")),
+        (x.replace(b"#define FOO_T", b"#define FOO_TABLE_") if x.rstrip()[-1] in b"13579"
+         else x) for x in t["drivers/foo/table.h"][1].splitlines(True))))),
+    "quirk": ("foo: Add a quirk",
+              sub(C, "\t{ .id = 3, .flags = FOO_Q_SLOW },\n",
+                  "\t{ .id = 3, .flags = FOO_Q_SLOW },\n\t{ .id = 4, .flags = FOO_Q_FAST },\n")),
+    "include": ("foo: Include what is used",
+                sub(C, "#include <linux/io.h>\n", "#include <linux/io.h>\n#include <linux/iopoll.h>\n")),
+    "kconfig": ("foo: Depend on OF", within("drivers/foo/Kconfig", "config FOO_PCI", "\tdepends on FOO\n",
+                                            "\tdepends on FOO && OF\n")),
+    "reorderA": ("foo: Prepare the reset",
+                 sub(C, "\tret = foo_disable(foo);\n", "\tfoo_prepare(foo);\n\tret = foo_disable(foo);\n")),
+    "reorderB": ("foo: Announce the probe",
+                 sub(C, "\tplatform_set_drvdata(pdev, foo);\n",
+                     "\tdev_info(foo->dev, \"hello\\n\");\n\tplatform_set_drvdata(pdev, foo);\n")),
     "empty": ("foo: An empty commit that asks for CI", lambda t: None),
-    "latin": ("foo: Fix a comment", sub(C, "A device that does not exist. */", "A device that never was. */")),
+    "latin": ("foo: Fix a comment",
+              sub(C, "A device that does not exist. */", "A device that never was. */")),
     "many": ("foo: Work of several people", sub(C, "#define FOO_RETRIES\t3\n", "#define FOO_RETRIES\t5\n")),
-    "noted": ("foo: Tidy the table", sub(C, "\t{ .id = 1, .flags = FOO_Q_SLOW },\n", "\t{ .id = 1, .flags = FOO_Q_SLOW | FOO_Q_OLD },\n")),
+    "noted": ("foo: Tidy the table", sub(C, "\t{ .id = 1, .flags = FOO_Q_SLOW },\n",
+                                         "\t{ .id = 1, .flags = FOO_Q_SLOW | FOO_Q_OLD },\n")),
 }
 
 
@@ -239,13 +277,15 @@ class World:
                 body = message(subject, signed=(author, MIKE))
             if name == "many":
                 body = (f"{subject}\n\nTwo wrote this.\n\nCo-developed-by: {BOB.replace('distro', 'up')}\n"
-                        f"Signed-off-by: {BOB.replace('distro', 'up')}\nSigned-off-by: {ALICE}\nReviewed-by: {MIKE}\nSigned-off-by: {MIKE}\n")
+                        f"Signed-off-by: {BOB.replace('distro', 'up')}\nSigned-off-by: {ALICE}\nReviewed-by: "
+                        f"{MIKE}\nSigned-off-by: {MIKE}\n")
             if name == "noted":
                 body = f"{subject}\n\nIt was crooked.\n\nSigned-off-by: {ALICE}\n[mike: fixed a typo]\nSigned-off-by: {MIKE}\n"
             oid = self.up.commit(here, body, [tip], author=author, encoding=encoding)
             self.ups[name] = Up(oid, subject, body, edit)
         # all of them are merged
-        merged = self.up.commit(tree, message("Merge everything", signed=(MIKE,)), [tip, *(u.oid for u in self.ups.values())])
+        merged = self.up.commit(tree, message("Merge everything", signed=(MIKE,)),
+                                [tip, *(u.oid for u in self.ups.values())])
         # a pair that follows each other
         here = dict(tree)
         parent = merged
@@ -264,7 +304,8 @@ class World:
         base = dict(ROOT)
         base_oid = self.local.commit(base, message("foo: Add the driver"), [])
         DOWNSTREAM(base)
-        self.base = self.local.commit(base, message("UBUNTU: SAUCE: foo: First silicon", signed=(BOB,)), [base_oid])
+        self.base = self.local.commit(base, message("UBUNTU: SAUCE: foo: First silicon", signed=(BOB,)),
+                                      [base_oid])
         self.base_tree = base
         self.local.ref("heads/master", self.base)
 
@@ -278,27 +319,32 @@ class Branch:
     def __init__(self, world: World, tree: Tree | None = None):
         self.world = world
         self.tree = dict(tree or world.base_tree)
-        self.parents = [world.base if tree is None else world.local.commit(self.tree, message("base", signed=(BOB,)), [world.base])]
+        self.parents = [world.base if tree is None
+                        else world.local.commit(self.tree, message("base", signed=(BOB,)), [world.base])]
         self.base = self.parents[0]
         self.commits: list[str] = []
 
-    def commit(self, msg: str | bytes, edit: Edit | None = None, author: str | bytes = ALICE, encoding: str = "",
+    def commit(self, msg: str | bytes, edit: Edit | None = None, author: str | bytes = ALICE,
+               encoding: str = "",
                parents: list[str] | None = None) -> str:
         if edit:
             edit(self.tree)
-        oid = self.world.local.commit(self.tree, msg, parents or self.parents, author=author, committer=BOB, encoding=encoding)
+        oid = self.world.local.commit(self.tree, msg, parents or self.parents, author=author, committer=BOB,
+                                      encoding=encoding)
         self.parents = [oid]
         self.commits.append(oid)
         return oid
 
-    def pick(self, name: str, edit: Edit | None = None, *, line: str | None = None, note: str = "", signed: tuple[str, ...] = (BOB,),
+    def pick(self, name: str, edit: Edit | None = None, *, line: str | None = None, note: str = "",
+             signed: tuple[str, ...] = (BOB,),
              subject: str = "", author: str | bytes | None = None, verb: str = "cherry picked") -> str:
         """A pick as `git cherry-pick -x -s` leaves it, `edit` in place of upstream's change."""
         up = self.world.ups[name]
         body = up.message if not subject else up.message.replace(up.subject, subject, 1)
         line = f"({verb} from commit {up.oid})\n" if line is None else line
         body += line + (f"[{note}]\n" if note else "") + "".join(f"Signed-off-by: {s}\n" for s in signed)
-        who = author if author is not None else ("J\u00f6rg M\u00fcller <jm@up.example>" if name == "latin" else ALICE)
+        who = author if author is not None else ("J\u00f6rg M\u00fcller <jm@up.example>" if name == "latin"
+                                                 else ALICE)
         return self.commit(body, edit or up.edit, author=who)
 
     def range(self) -> str:

@@ -95,7 +95,8 @@ class History:
         return self.tip
 
     def fix(self, of: str, subject: str = "", digits: int = 12) -> str:
-        return self.add(subject or f"fix {self.n}", f'Fixes: {of[:digits]} ("{self.subjects.get(of, "x")}")\n')
+        return self.add(subject or f"fix {self.n}",
+                        f'Fixes: {of[:digits]} ("{self.subjects.get(of, "x")}")\n')
 
     def revert(self, of: str) -> str:
         return self.add(f'Revert "{self.subjects[of]}"', f"This reverts commit {of}.\n")
@@ -104,13 +105,16 @@ class History:
         self.n += 1
         self.local_tree[f"l{self.n}"] = (FILE, content or b"%d\n" % self.n)
         line = f"(cherry picked from commit {oid})\n" if line is None else line
-        self.here = self.local.commit(self.local_tree, f"{self.subjects.get(oid, 'ours')}\n\n{line}{extra}Signed-off-by: {BOB}\n", [self.here])
+        self.here = self.local.commit(self.local_tree,
+                                      f"{self.subjects.get(oid, 'ours')}\n\n{line}{extra}Signed-off-by: "
+                                      f"{BOB}\n", [self.here])
         self.local.ref("heads/master", self.here)
         return self.here
 
     def run(self, *args: str, **how: object) -> Result:
         env = {"XDG_CACHE_HOME": str(self.cache), **how.pop("env", {})}      # type: ignore[dict-item]
-        return run("fixes", "-C", str(self.local.path), "--reference", str(self.up.path), *args, f"{self.base}..{self.here}", env=env, **how)  # type: ignore[arg-type]
+        return run("fixes", "-C", str(self.local.path), "--reference", str(self.up.path), *args,
+                   f"{self.base}..{self.here}", env=env, **how)  # type: ignore[arg-type]
 
     def missing(self, *args: str) -> set[str]:
         r = self.run(*args)
@@ -200,7 +204,8 @@ def test_squashed_and_noted(h: History) -> None:
 def test_notes_that_mention_a_fix(h: History) -> None:
     a = h.add("foo: A")
     f, g, k = h.fix(a), h.fix(a), h.fix(a)
-    h.pick(a, extra=f"[bob: does not include {f[:12]}]\n[bob: conflicts with {g[:12]}]\n[bob: folded in {k[:12]}, no change otherwise]\n")
+    h.pick(a, extra=f"[bob: does not include {f[:12]}]\n[bob: conflicts with {g[:12]}]\n[bob: folded in "
+                    f"{k[:12]}, no change otherwise]\n")
     assert h.missing() == {f, g}
 
 
@@ -288,7 +293,8 @@ def test_ignore_list(h: History, tmp_path: Path) -> None:
     assert [x["kind"] for x in r.data["findings"] if x["level"] == "warning"] == ["stale-ignore"]
     h.pick(f)
     r = h.run("--ignore", str(path))
-    assert sum(x["kind"] == "stale-ignore" for x in r.data["findings"]) == 2        # present now: not needed any more
+    # present now: not needed any more
+    assert sum(x["kind"] == "stale-ignore" for x in r.data["findings"]) == 2
     for bad in (f"{f[:12]} not built here\n", f"{f[:12]} 2026-01-02\n", f"{f[:5]} 2026-01-02 x\n"):
         path.write_text(bad)
         assert h.run("--ignore", str(path)).code == 2
@@ -306,9 +312,11 @@ def test_first_release_and_columns(h: History) -> None:
     r = h.run()
     assert {x["fix"]: x["release"] for x in r.data["rows"]} == {f: "v6.1", g: "not released"}
     h.up.ref("tags/v6.3", h.tip)
-    assert {x["fix"]: x["release"] for x in h.run().data["rows"]} == {f: "v6.1", g: "v6.3"}     # remembered, yet not stale
+    # remembered, yet not stale
+    assert {x["fix"]: x["release"] for x in h.run().data["rows"]} == {f: "v6.1", g: "v6.3"}
     lines = h.run(form="plain").out.splitlines()
-    assert [c.strip() for c in lines[2].split(" | ")] == ["Picked commit", "Fix", "Subject", "First release", "Status"]
+    assert [c.strip() for c in lines[2].split(" | ")] == ["Picked commit", "Fix", "Subject", "First release",
+                                                          "Status"]
 
 
 def test_unresolved_picks_are_errors(h: History) -> None:
@@ -346,7 +354,8 @@ def test_cache_is_appended_to(h: History, tmp_path: Path) -> None:
     assert h.missing() == {f, g}
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other version", "garbage", "half a record", "half an append", "two seals"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other version", "garbage", "half a record",
+                                    "half an append", "two seals"])
 def test_a_damaged_cache_is_rebuilt(h: History, damage: str) -> None:
     a = h.add("foo: A")
     f = h.fix(a)
@@ -358,8 +367,10 @@ def test_a_damaged_cache_is_rebuilt(h: History, damage: str) -> None:
     path = reference_cache(h)
     data = path.read_bytes()
     path.write_bytes({
-        "cut": data[:-5], "flipped": data.replace(b"foo: A", b"foo: B"), "empty": b"", "garbage": os.urandom(4000),
-        "other version": data.replace(b"cache 2", b"cache 1"), "half a record": data[:data.index(b"\nF\t") + 20],
+        "cut": data[:-5], "flipped": data.replace(b"foo: A", b"foo: B"), "empty": b"",
+        "garbage": os.urandom(4000),
+        "other version": data.replace(b"cache 2", b"cache 1"),
+        "half a record": data[:data.index(b"\nF\t") + 20],
         "half an append": data + b"F\tdead", "two seals": data + data[data.rindex(b"=\t"):]}[damage])
     assert h.missing() == {f, g}
     assert h.missing() == {f, g}

@@ -53,8 +53,10 @@ def test_usage(world: World, tmp_path: Path) -> None:
     b.pick("const")
     spec = b.range()
     here = ("-C", str(world.local.path))
-    for argv, say in (((*here, "nothing"), "neither a range"), ((*here, "a..b"), "has no commit"), (("-C", "/nowhere", spec), "no such directory"),
-                      ((*here, "--series", str(tmp_path), spec), "holds no patches"), ((*here, "--mainline", "nope", spec), "has no commit")):
+    for argv, say in (((*here, "nothing"), "neither a range"), ((*here, "a..b"), "has no commit"),
+                      (("-C", "/nowhere", spec), "no such directory"),
+                      ((*here, "--series", str(tmp_path), spec), "holds no patches"),
+                      ((*here, "--mainline", "nope", spec), "has no commit")):
         r = run("compare", *argv)
         assert r.code in (2, 3) and say in r.err and r.err.count("\n") == 1, (argv, r.err)
     assert run("compare", "-C", str(tmp_path), "a..b").code == 3          # no repository
@@ -70,8 +72,10 @@ def test_alone_in_one_repository(tmp_path: Path) -> None:
     r = Repo(tmp_path)
     root = r.commit({"a": (FILE, b"1\n2\n3\n")}, message("a: Start"), [])
     up = r.commit({"a": (FILE, b"1\n2\n3\n4\n")}, message("a: Four"), [root])
-    local = r.commit({"a": (FILE, b"1\n2\n3\n4\n")}, message("a: Four") + f"(cherry picked from commit {up})\nSigned-off-by: {BOB}\n", [root], step=99)
-    own = r.commit({"a": (FILE, b"1\n2\n3\n4\n5\n")}, message("a: Five") + f"(cherry picked from commit {local})\nSigned-off-by: {BOB}\n", [local])
+    local = r.commit({"a": (FILE, b"1\n2\n3\n4\n")}, message("a: Four")
+                     + f"(cherry picked from commit {up})\nSigned-off-by: {BOB}\n", [root], step=99)
+    own = r.commit({"a": (FILE, b"1\n2\n3\n4\n5\n")}, message("a: Five")
+                   + f"(cherry picked from commit {local})\nSigned-off-by: {BOB}\n", [local])
     r.ref("heads/upstream", up)
     r.ref("heads/master", own)
     got = run("compare", f"{root}..{local}", cwd=tmp_path)
@@ -86,8 +90,10 @@ def mixed(world: World) -> str:
     b.pick("docs")
     b.pick("const", sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
     u = world.ups["quirk"]
-    b.commit("SAUCE: foo: \x1b[31mRed | `x` <b>&\n\nNo.\n\nSigned-off-by: Ren\u00e9 \u6f22\u5b57 <r@x.example>\n", put("x", "y"))
-    b.commit(u.message.replace("quirk", "Quirk") + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", u.edit)
+    b.commit("SAUCE: foo: \x1b[31mRed | `x` <b>&\n\nNo.\n\nSigned-off-by: Ren\u00e9 \u6f22\u5b57 "
+             "<r@x.example>\n", put("x", "y"))
+    b.commit(u.message.replace("quirk", "Quirk")
+             + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", u.edit)
     return b.range()
 
 
@@ -96,10 +102,13 @@ def test_formats(world: World, mixed: str, tmp_path: Path) -> None:
     plain = run(*base, form="plain")
     assert plain.code == 1 and "\x1b" not in plain.out
     lines = plain.out.splitlines()
-    assert [c.strip() for c in lines[2].split(" | ")] == ["Local", "Referenced upstream / Patch subject", "Patch-ID", "Subject", "SoB chain"]
-    assert sum(x.startswith("error: ") for x in lines) == 1 and sum(x.startswith("warning: ") for x in lines) == 1
+    assert [c.strip() for c in lines[2].split(" | ")] == ["Local", "Referenced upstream / Patch subject",
+                                                          "Patch-ID", "Subject", "SoB chain"]
+    assert sum(x.startswith("error: ") for x in lines) == 1 and sum(x.startswith("warning: ")
+                                                                    for x in lines) == 1
     data = run(*base).data
-    assert [x["patch_id"] for x in data["rows"]] == ["match", "MISMATCH", "N/A", "match"] and data["errors"] == 1 and data["warnings"] == 1
+    assert [x["patch_id"] for x in data["rows"]] == ["match", "MISMATCH", "N/A",
+                                                     "match"] and data["errors"] == 1 and data["warnings"] == 1
     md = run(*base, form="markdown").out
     assert md.count("\n| ") == 6 and "❌ MISMATCH" in md and "\\|" in md and "&lt;b&gt;" in md and "\x1b" not in md
     root = xml.etree.ElementTree.fromstring(run(*base, form="junit").out)
@@ -145,12 +154,14 @@ def test_check_speaks_b4(world: World, tmp_path: Path) -> None:
     env = {"LINUX_GIT": str(world.up.path)}
 
     def check(oid: str) -> tuple[int, str, str]:
-        r = run("check", cwd=world.local.path, env=env, stdin=world.local.git("format-patch", "--stdout", "-1", oid))
+        r = run("check", cwd=world.local.path, env=env,
+                stdin=world.local.git("format-patch", "--stdout", "-1", oid))
         return r.code, r.out, r.err
     assert check(good) == (0, "", "")
     code, out, err = check(bad)
     assert code == 1 and out.startswith("ERROR: ") and out.count("\n") == 1 and not err
-    r = run("check", cwd=world.local.path, env={"LINUX_GIT": "/nowhere"}, stdin=world.local.git("format-patch", "--stdout", "-1", good))
+    r = run("check", cwd=world.local.path, env={"LINUX_GIT": "/nowhere"},
+            stdin=world.local.git("format-patch", "--stdout", "-1", good))
     assert r.code == 2 and r.out.startswith("ERROR: ")
     assert run("check", cwd=world.local.path, env=env, stdin=b"").out.startswith("ERROR: ")
 
@@ -168,7 +179,8 @@ PACKAGES = {"charset_normalizer": "python3-chardet", "dns": "python3-dnspython",
 
 def unpacked(*wanted: tuple[str, str]) -> list[str]:
     """The directories of packages (name, suite) of the archive; without an archive the test is skipped."""
-    done = subprocess.run([sys.executable, "-c", FETCH.format(wanted=wanted)], cwd=TOP, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", FETCH.format(wanted=wanted)], cwd=TOP, capture_output=True,
+                          text=True)
     if done.returncode and "cannot be reached" in done.stderr:
         pytest.skip(f"no {wanted[0][0]}: {done.stderr.strip().splitlines()[-2]}")
     assert done.returncode == 0, done.stderr
@@ -181,7 +193,8 @@ def b4() -> tuple[list[str], dict[str, str]]:
     while True:
         env = {"PYTHONPATH": ":".join(f"{top}/usr/lib/python3/dist-packages" for top in tops),
                "PATH": ":".join([*(f"{top}/usr/bin" for top in tops), os.environ["PATH"]])}
-        done = subprocess.run([sys.executable, "-c", "import b4.command, b4.ez"], env={**os.environ, **env}, cwd=TOP,
+        done = subprocess.run([sys.executable, "-c", "import b4.command, b4.ez"], env={**os.environ, **env},
+                              cwd=TOP,
                               capture_output=True, text=True)
         if done.returncode == 0:
             return [sys.executable, "-m", "b4.command"], env
@@ -196,12 +209,15 @@ def test_b4_itself(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[s
     tool, env = b4()
     work = tmp_path / "w"
     subprocess.run(["git", "clone", "-q", str(world.local.path), str(work)], check=True)
-    env = {**os.environ, **env, "LINUX_GIT": str(world.up.path), "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path),
+    env = {**os.environ, **env, "LINUX_GIT": str(world.up.path), "HOME": str(tmp_path),
+           "XDG_CONFIG_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path),
            "XDG_DATA_HOME": str(tmp_path)}
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(work), *words], check=True, capture_output=True, text=True, env=env).stdout.strip()
-    for k, v in (("user.name", "Bob"), ("user.email", "bob@distro.example"), ("b4.prep-perpatch-check-cmd", f"env PYTHONPATH={TOP} {shlex.join(TOOL)} check")):
+        return subprocess.run(["git", "-C", str(work), *words], check=True, capture_output=True, text=True,
+                              env=env).stdout.strip()
+    for k, v in (("user.name", "Bob"), ("user.email", "bob@distro.example"),
+                 ("b4.prep-perpatch-check-cmd", f"env PYTHONPATH={TOP} {shlex.join(TOOL)} check")):
         git("config", k, v)
     b = world.branch()
     good, bad = b.pick("docs"), b.pick("const", sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
@@ -209,10 +225,12 @@ def test_b4_itself(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[s
     git("fetch", "-q", str(world.local.path), "work")
     git("checkout", "-q", b.base)
     git("checkout", "-q", "-b", "start")
-    p = subprocess.run([*tool, "prep", "-n", "backport", "-f", "start"], cwd=work, env=env, capture_output=True, text=True)
+    p = subprocess.run([*tool, "prep", "-n", "backport", "-f", "start"], cwd=work, env=env,
+                       capture_output=True, text=True)
     assert p.returncode == 0, p.stdout + p.stderr
     git("cherry-pick", good, bad)
-    p = subprocess.run([*tool, "prep", "--check", "--no-cache"], cwd=work, env=env, capture_output=True, text=True)
+    p = subprocess.run([*tool, "prep", "--check", "--no-cache"], cwd=work, env=env, capture_output=True,
+                       text=True)
     said = p.stdout + p.stderr
     with capsys.disabled():
         print("\n" + said)
@@ -233,7 +251,8 @@ def test_edits_turn_one_text_into_the_other() -> None:
                 row.append(best[j] + 1 if x == y else max(best[j + 1], row[j]))
             best = row
         assert len(pairs) == best[-1] and all(a[i] == b[j] for i, j in pairs)
-        for cut in (diffing.edits(a, b), diffing.slide(a, diffing.edits(a, b), True), diffing.slide(a, diffing.edits(a, b), False)):
+        for cut in (diffing.edits(a, b), diffing.slide(a, diffing.edits(a, b), True),
+                    diffing.slide(a, diffing.edits(a, b), False)):
             out, at = [], 0
             for e in cut:
                 out += [*a[at:e.start], *e.new]
@@ -245,9 +264,12 @@ def test_edits_turn_one_text_into_the_other() -> None:
 
 def random_source(rng: random.Random, functions: int) -> list[list[str]]:
     """Functions as lists of lines; many are alike."""
-    kinds = [["\tret = prep(d);", "\tif (ret)", "\t\treturn ret;", "", "\td->state = A;", "\td->count++;", "", "\tlog(d);"],
-             ["\tspin_lock(&d->lock);", "\tx = get(d);", "\tspin_unlock(&d->lock);", "", "\tif (!x)", "\t\treturn -1;", "", "\tput(d);"]]
-    return [[f"static int fn_{n}(struct dev *d)", "{", "\tint ret;", "", *rng.choice(kinds), "", "\treturn 0;", "}", ""] for n in range(functions)]
+    kinds = [["\tret = prep(d);", "\tif (ret)", "\t\treturn ret;", "", "\td->state = A;", "\td->count++;", "",
+              "\tlog(d);"],
+             ["\tspin_lock(&d->lock);", "\tx = get(d);", "\tspin_unlock(&d->lock);", "", "\tif (!x)",
+              "\t\treturn -1;", "", "\tput(d);"]]
+    return [[f"static int fn_{n}(struct dev *d)", "{", "\tint ret;", "", *rng.choice(kinds), "",
+             "\treturn 0;", "}", ""] for n in range(functions)]
 
 
 def render(functions: list[list[str]]) -> bytes:
@@ -273,13 +295,16 @@ def test_random_edits(tmp_path: Path, seed: int) -> None:
                 continue
             at = rng.randrange(4, len(side[n]) - 3)
             side[n].insert(at, f"\tother_{rng.randrange(1000)}(d);")
-        extra = [[f"static int own_{rng.randrange(10 ** 6)}(struct dev *d)", "{", "\treturn 0;", "}", ""] for _ in range(rng.randint(0, 3))]
+        extra = [[f"static int own_{rng.randrange(10 ** 6)}(struct dev *d)", "{", "\treturn 0;", "}", ""]
+                 for _ in range(rng.randint(0, 3))]
         side.insert(0, sum(extra, []) or ["", ""])
     edits = []
     for n in places:
-        at = rng.choice([k for k in range(4, len(start[n]) - 4) if start[n][k]])     # blank lines would be white space
+        # blank lines would be white space
+        at = rng.choice([k for k in range(4, len(start[n]) - 4) if start[n][k]])
         kind = rng.choice(("insert", "delete", "replace"))
-        edits.append((n + 1, at, kind, [f"\tnew_{rng.randrange(10 ** 6)}(d);" for _ in range(rng.randint(1, 4))]))
+        edits.append((n + 1, at, kind,
+                      [f"\tnew_{rng.randrange(10 ** 6)}(d);" for _ in range(rng.randint(1, 4))]))
 
     def apply(side: list[list[str]]) -> list[list[str]]:
         out = [list(f) for f in side]
@@ -313,13 +338,15 @@ def test_random_edits(tmp_path: Path, seed: int) -> None:
     up_parent = r.commit({"a.c": (FILE, render(up0))}, message("a: Up"), [r_root])
     up = r.commit({"a.c": (FILE, render(up1))}, message("a: Change"), [up_parent])
     base = r.commit({"a.c": (FILE, render(local0))}, message("a: Down"), [r_root])
-    tip = r.commit({"a.c": (FILE, render(local1))}, message("a: Change") + f"(cherry picked from commit {up})\nSigned-off-by: {BOB}\n", [base])
+    tip = r.commit({"a.c": (FILE, render(local1))},
+                   message("a: Change") + f"(cherry picked from commit {up})\nSigned-off-by: {BOB}\n", [base])
     r.ref("heads/up", up)
     r.ref("heads/master", tip)
     got = run("compare", "-C", str(tmp_path), f"{base}..{tip}")
     want = {"none": ("match", "context"), "white": ("whitespace",)}.get(defect, ("MISMATCH",))
     assert got.statuses()[0] in want and got.code == (defect != "none"), (defect, edits, got.out)
-    ids = [subprocess.run(["sh", "-c", f"git show {o} | git patch-id --stable"], cwd=tmp_path, capture_output=True, text=True).stdout.split()[0]
+    ids = [subprocess.run(["sh", "-c", f"git show {o} | git patch-id --stable"], cwd=tmp_path,
+                          capture_output=True, text=True).stdout.split()[0]
            for o in (up, tip)]
     if got.statuses() == ["match"]:
         assert ids[0] == ids[1], "match, but git patch-id does not think so"

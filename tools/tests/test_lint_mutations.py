@@ -51,7 +51,8 @@ def honest(name: str, change: str, status: str = MATCH, **how: object) -> None:
         return Want([status])
 
 
-def defect(name: str, change: str, status: str, kinds: list[str], *, subject: str | None = None, sob: str | None = None,
+def defect(name: str, change: str, status: str, kinds: list[str], *, subject: str | None = None,
+           sob: str | None = None,
            says: str = "", code: int = 1, **how: object) -> None:
     @case("defect", name)
     def build(b: Branch) -> Want:
@@ -91,12 +92,15 @@ honest("nobody signs below (cherry-pick -x alone)", "const", signed=())
 honest("two sign below", "const", signed=("Carol <carol@distro.example>", BOB))
 honest("adjusted, and noted", "const", "noted", verb="backported", note="bob: the first silicon needs more",
        edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
-honest("noted over several lines", "const", "noted", verb="backported", note="bob: the first silicon needs\n more than upstream's",
+honest("noted over several lines", "const", "noted", verb="backported",
+       note="bob: the first silicon needs\n more than upstream's",
        edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
 honest("a hunk left out, and noted", "adopt", "noted", verb="backported", note="bob: no header here",
        edit=both(sub(C, "static int foo_reset(", ADOPT + "static int foo_reset("),
-                 sub(C, "\tret = foo_reset(foo);\n", "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n")))
-honest("white space adjusted, and noted", "const", "noted", note="bob: align", edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US   1000\n"))
+                 sub(C, "\tret = foo_reset(foo);\n",
+                     "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n")))
+honest("white space adjusted, and noted", "const", "noted", note="bob: align",
+       edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US   1000\n"))
 honest("a subject with the distribution's prefix", "const", subject="UBUNTU: foo: Wait longer")
 honest("Android's mark", "const", subject="UPSTREAM: foo: Wait longer")
 
@@ -110,21 +114,24 @@ def _(b: Branch) -> Want:
 @case("honest", "stable's first form")
 def _(b: Branch) -> Want:
     u = b.world.ups["const"]
-    b.commit(u.message.replace("\n\n", f"\n\ncommit {u.oid} upstream.\n\n", 1) + f"Signed-off-by: {BOB}\n", u.edit)
+    b.commit(u.message.replace("\n\n", f"\n\ncommit {u.oid} upstream.\n\n", 1) + f"Signed-off-by: {BOB}\n",
+             u.edit)
     return Want([MATCH])
 
 
 @case("honest", "stable's second form")
 def _(b: Branch) -> Want:
     u = b.world.ups["const"]
-    b.commit(u.message.replace("\n\n", f"\n\n[ Upstream commit {u.oid} ]\n\n", 1) + f"Signed-off-by: {BOB}\n", u.edit)
+    b.commit(u.message.replace("\n\n", f"\n\n[ Upstream commit {u.oid} ]\n\n", 1) + f"Signed-off-by: {BOB}\n",
+             u.edit)
     return Want([MATCH])
 
 
 @case("honest", "stable's note between the sign-offs")
 def _(b: Branch) -> Want:
     u = b.world.ups["const"]
-    b.commit(u.message.replace("\n\n", f"\n\n[ Upstream commit {u.oid} ]\n\n", 1) + f"[ bob: larger ]\nSigned-off-by: {BOB}\n",
+    b.commit(u.message.replace("\n\n", f"\n\n[ Upstream commit {u.oid} ]\n\n", 1)
+             + f"[ bob: larger ]\nSigned-off-by: {BOB}\n",
              sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
     return Want(["noted"])
 
@@ -132,21 +139,25 @@ def _(b: Branch) -> Want:
 @case("honest", "SUSE's tags")
 def _(b: Branch) -> Want:
     u = b.world.ups["const"]
-    b.commit(u.message.replace("\n\n", f"\n\nGit-commit: {u.oid}\nPatch-mainline: v6.12-rc1\nReferences: bsc#1\n\n", 1) + f"Signed-off-by: {BOB}\n", u.edit)
+    b.commit(u.message.replace("\n\n",
+                               f"\n\nGit-commit: {u.oid}\nPatch-mainline: v6.12-rc1\nReferences: bsc#1\n\n",
+                               1) + f"Signed-off-by: {BOB}\n", u.edit)
     return Want([MATCH])
 
 
 @case("honest", "DEP-3 Origin with a URL")
 def _(b: Branch) -> Want:
     u = b.world.ups["const"]
-    b.commit(u.message.replace("\n\n", f"\n\nOrigin: upstream, https://git.example/linus/{u.oid}\n\n", 1) + f"Signed-off-by: {BOB}\n", u.edit)
+    b.commit(u.message.replace("\n\n", f"\n\nOrigin: upstream, https://git.example/linus/{u.oid}\n\n", 1)
+             + f"Signed-off-by: {BOB}\n", u.edit)
     return Want([MATCH])
 
 
 @case("honest", "DEP-3 Origin with commit:")
 def _(b: Branch) -> Want:
     u = b.world.ups["const"]
-    b.commit(u.message.replace("\n\n", f"\n\nOrigin: backport, commit:{u.oid}\n\n", 1) + f"Signed-off-by: {BOB}\n", u.edit)
+    b.commit(u.message.replace("\n\n", f"\n\nOrigin: backport, commit:{u.oid}\n\n", 1)
+             + f"Signed-off-by: {BOB}\n", u.edit)
     return Want([MATCH])
 
 
@@ -162,7 +173,8 @@ def _(b: Branch) -> Want:
     u = w.ups["const"]
     tree = dict(w.up.trees[w.refactored])
     u.edit(tree)
-    stable = w.up.commit(tree, u.message.replace("\n\n", f"\n\n[ Upstream commit {u.oid} ]\n\n", 1) + f"Signed-off-by: {MIKE}\n", [w.refactored])
+    stable = w.up.commit(tree, u.message.replace("\n\n", f"\n\n[ Upstream commit {u.oid} ]\n\n", 1)
+                         + f"Signed-off-by: {MIKE}\n", [w.refactored])
     w.up.ref("tags/v6.1.1", stable)
     b.commit(u.message.replace("\n\n", f"\n\n[ Upstream commit {u.oid} ]\n\n", 1) + f"Signed-off-by: {MIKE}\n"
              f"(cherry picked from commit {stable})\nSigned-off-by: {BOB}\n", u.edit)
@@ -171,20 +183,23 @@ def _(b: Branch) -> Want:
 
 @case("honest", "a SAUCE patch")
 def _(b: Branch) -> Want:
-    b.commit(message("UBUNTU: SAUCE: foo: Ours alone", signed=(BOB,)), sub(C, "\twritel(0, foo->base + FOO_ERR);\n", "\twritel(1, foo->base + FOO_ERR);\n"))
+    b.commit(message("UBUNTU: SAUCE: foo: Ours alone", signed=(BOB,)),
+             sub(C, "\twritel(0, foo->base + FOO_ERR);\n", "\twritel(1, foo->base + FOO_ERR);\n"))
     return Want(["N/A"])
 
 
 @case("honest", "a packaging commit")
 def _(b: Branch) -> Want:
-    b.commit(message("UBUNTU: [Config] foo: Enable it", "Ignore: yes", signed=(BOB,)), put("debian/config", "CONFIG_FOO=m\n"))
+    b.commit(message("UBUNTU: [Config] foo: Enable it", "Ignore: yes", signed=(BOB,)),
+             put("debian/config", "CONFIG_FOO=m\n"))
     return Want(["N/A"])
 
 
 @case("honest", "a revert of a pick, and the pick again")
 def _(b: Branch) -> Want:
     first = b.pick("const")
-    b.commit(message('Revert "foo: Wait longer"', f"This reverts commit {first}.", signed=(BOB,)), sub(C, "FOO_TIMEOUT_US\t1000\n", "FOO_TIMEOUT_US\t100\n"))
+    b.commit(message('Revert "foo: Wait longer"', f"This reverts commit {first}.", signed=(BOB,)),
+             sub(C, "FOO_TIMEOUT_US\t1000\n", "FOO_TIMEOUT_US\t100\n"))
     b.pick("const")
     return Want([MATCH, "N/A", MATCH])
 
@@ -195,7 +210,8 @@ def _(b: Branch) -> Want:
     side = dict(b.tree)
     w.ups["docs"].edit(side)
     u = w.ups["docs"]
-    other = w.local.commit(side, u.message + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", [b.base], committer=BOB)
+    other = w.local.commit(side, u.message + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n",
+                           [b.base], committer=BOB)
     b.pick("const")
     u.edit(b.tree)
     b.commit(message("Merge branch 'docs'", signed=(BOB,)), parents=[b.parents[0], other])
@@ -208,7 +224,8 @@ def _(b: Branch) -> Want:
     tree["drivers/misc/foo.c"] = tree.pop(C)
     c = b.world.branch(tree)
     u = b.world.ups["getter"]
-    c.pick("getter", within("drivers/misc/foo.c", "foo_get_5(", "\tif (reg & FOO_BUSY)\n\t\treturn 0;\n", "\tif (reg & FOO_BUSY)\n\t\treturn foo->shadow;\n"))
+    c.pick("getter", within("drivers/misc/foo.c", "foo_get_5(", "\tif (reg & FOO_BUSY)\n\t\treturn 0;\n",
+                            "\tif (reg & FOO_BUSY)\n\t\treturn foo->shadow;\n"))
     return Want(["context"], local=c.range())
 
 
@@ -216,13 +233,15 @@ def _(b: Branch) -> Want:
 def _(b: Branch) -> Want:
     sub(C, "foo_enable_evtq(struct", "foo_enable_eventq(struct")(b.tree)
     c = b.world.branch(b.tree)
-    c.pick("sibling", within(C, "foo_enable_eventq(struct", "\tenables |= FOO_EN;\n", "\tenables |= FOO_EN | FOO_EVT;\n"))
+    c.pick("sibling", within(C, "foo_enable_eventq(struct", "\tenables |= FOO_EN;\n",
+                             "\tenables |= FOO_EN | FOO_EVT;\n"))
     return Want([MATCH], local=c.range())
 
 
 @case("honest", "local lines beside the new one")
 def _(b: Branch) -> Want:
-    sub(C, "\twritel(0, foo->base + FOO_ERR);\n", "\twritel(0, foo->base + FOO_ERR);\n\tfoo_erratum(foo);\n")(b.tree)
+    sub(C, "\twritel(0, foo->base + FOO_ERR);\n",
+        "\twritel(0, foo->base + FOO_ERR);\n\tfoo_erratum(foo);\n")(b.tree)
     c = b.world.branch(b.tree)
     c.pick("context")
     return Want(["context"], local=c.range())
@@ -231,9 +250,11 @@ def _(b: Branch) -> Want:
 @case("honest", "both neighbours differ in the base")
 def _(b: Branch) -> Want:
     both(sub(C, "\twritel(0, foo->base + FOO_ERR);\n", "\twritel(0, foo->regs + FOO_ERR);\n"),
-         sub(C, "FOO_ERR);\n\n\tret = foo_enable_cmdq(foo);", "FOO_ERR);\n\tudelay(1);\n\tret = foo_enable_cmdq(foo);"))(b.tree)
+         sub(C, "FOO_ERR);\n\n\tret = foo_enable_cmdq(foo);",
+             "FOO_ERR);\n\tudelay(1);\n\tret = foo_enable_cmdq(foo);"))(b.tree)
     c = b.world.branch(b.tree)
-    c.pick("context", sub(C, "FOO_ERR);\n\tudelay", "FOO_ERR);\n\twritel(0, foo->base + FOO_ERR2);\n\tudelay"))
+    c.pick("context", sub(C, "FOO_ERR);\n\tudelay",
+                          "FOO_ERR);\n\twritel(0, foo->base + FOO_ERR2);\n\tudelay"))
     return Want(["context"], local=c.range())
 
 
@@ -256,50 +277,68 @@ def _(b: Branch) -> Want:
 BAD_CONST = sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t10000\n")
 
 defect("a hunk in a sibling function with the same context", "sibling", "MISMATCH", ["MISMATCH"],
-       edit=within(C, "foo_enable_priq(struct", "\tenables |= FOO_EN;\n", "\tenables |= FOO_EN | FOO_EVT;\n"), says="foo_enable_priq")
+       edit=within(C, "foo_enable_priq(struct", "\tenables |= FOO_EN;\n", "\tenables |= FOO_EN | FOO_EVT;\n"),
+       says="foo_enable_priq")
 defect("the sibling before", "sibling", "MISMATCH", ["MISMATCH"],
-       edit=within(C, "foo_enable_cmdq(struct", "\tenables |= FOO_EN;\n", "\tenables |= FOO_EN | FOO_EVT;\n"), says="foo_enable_cmdq")
+       edit=within(C, "foo_enable_cmdq(struct", "\tenables |= FOO_EN;\n", "\tenables |= FOO_EN | FOO_EVT;\n"),
+       says="foo_enable_cmdq")
 defect("the wrong one of eight getters", "getter", "MISMATCH", ["MISMATCH"],
-       edit=within(C, "foo_get_6(", "\tif (reg & FOO_BUSY)\n\t\treturn 0;\n", "\tif (reg & FOO_BUSY)\n\t\treturn foo->shadow;\n"), says="foo_get_6")
+       edit=within(C, "foo_get_6(", "\tif (reg & FOO_BUSY)\n\t\treturn 0;\n",
+                   "\tif (reg & FOO_BUSY)\n\t\treturn foo->shadow;\n"), says="foo_get_6")
 defect("the wrong one of two Kconfig entries", "kconfig", "MISMATCH", ["MISMATCH"],
-       edit=within("drivers/foo/Kconfig", "config FOO\n", "\tdepends on HAS_IOMEM\n", "\tdepends on FOO && OF\n"))
+       edit=within("drivers/foo/Kconfig", "config FOO\n", "\tdepends on HAS_IOMEM\n",
+                   "\tdepends on FOO && OF\n"))
 defect("a dropped hunk", "adopt", "MISMATCH", ["MISMATCH"], says="only upstream",
-       edit=both(sub(C, "static int foo_reset(", ADOPT + "static int foo_reset("), sub(H, "int foo_register(", "int foo_adopt(struct foo_device *foo);\nint foo_register(")))
+       edit=both(sub(C, "static int foo_reset(", ADOPT + "static int foo_reset("),
+                 sub(H, "int foo_register(", "int foo_adopt(struct foo_device *foo);\nint foo_register(")))
 defect("a dropped file", "adopt", "MISMATCH", ["MISMATCH"], says="foo.h: upstream changes it",
        edit=both(sub(C, "static int foo_reset(", ADOPT + "static int foo_reset("),
-                 sub(C, "\tret = foo_reset(foo);\n", "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n")))
+                 sub(C, "\tret = foo_reset(foo);\n",
+                     "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n")))
 defect("an extra line", "const", "MISMATCH", ["MISMATCH"], says="only here",
        edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\n#define FOO_EXTRA\t1\n"))
 defect("an extra file", "const", "MISMATCH", ["MISMATCH"], says="debian/changelog: changed here",
        edit=both(sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\n"), put("debian/changelog", "foo\n")))
 defect("a changed constant", "const", "MISMATCH", ["MISMATCH"], edit=BAD_CONST, says="10000")
 defect("a changed operator", "adopt", "MISMATCH", ["MISMATCH"],
-       edit=both(sub(C, "static int foo_reset(", ADOPT.replace("if (!(cr0", "if ((cr0") + "static int foo_reset("),
-                 sub(C, "\tret = foo_reset(foo);\n", "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n"),
+       edit=both(sub(C, "static int foo_reset(",
+                     ADOPT.replace("if (!(cr0", "if ((cr0") + "static int foo_reset("),
+                 sub(C, "\tret = foo_reset(foo);\n",
+                     "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n"),
                  sub(H, "int foo_register(", "int foo_adopt(struct foo_device *foo);\nint foo_register(")))
-defect("changed white space", "const", "whitespace", ["whitespace"], edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US  1000\n"))
-defect("a blank line added", "const", "whitespace", ["whitespace"], edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\n\n"))
+defect("changed white space", "const", "whitespace", ["whitespace"],
+       edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US  1000\n"))
+defect("a blank line added", "const", "whitespace", ["whitespace"],
+       edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\n\n"))
 defect("trailing white space", "include", "whitespace", ["whitespace"],
        edit=sub(C, "#include <linux/io.h>\n", "#include <linux/io.h>\n#include <linux/iopoll.h> \n"))
 defect("changed context", "const", "MISMATCH", ["MISMATCH"], says="FOO_RETRIES",
-       edit=both(sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\n"), sub(C, "FOO_RETRIES\t3", "FOO_RETRIES\t4")))
-defect("a hunk in the right function at the wrong place", "reorderA", "MISMATCH", ["MISMATCH"], says="another place",
+       edit=both(sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\n"),
+                 sub(C, "FOO_RETRIES\t3", "FOO_RETRIES\t4")))
+defect("a hunk in the right function at the wrong place", "reorderA", "MISMATCH", ["MISMATCH"],
+       says="another place",
        edit=sub(C, "\tret = foo_enable_evtq(foo);\n", "\tfoo_prepare(foo);\n\tret = foo_enable_evtq(foo);\n"))
 defect("two lines swapped", "adopt", "MISMATCH", ["MISMATCH"],
-       edit=both(sub(C, "static int foo_reset(", ADOPT.replace("\tfoo->adopted = true;\n\treturn 0;\n", "\treturn 0;\n\tfoo->adopted = true;\n") + "static int foo_reset("),
-                 sub(C, "\tret = foo_reset(foo);\n", "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n"),
+       edit=both(sub(C, "static int foo_reset(",
+                     ADOPT.replace("\tfoo->adopted = true;\n\treturn 0;\n",
+                                   "\treturn 0;\n\tfoo->adopted = true;\n") + "static int foo_reset("),
+                 sub(C, "\tret = foo_reset(foo);\n",
+                     "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n"),
                  sub(H, "int foo_register(", "int foo_adopt(struct foo_device *foo);\nint foo_register(")))
 defect("the wrong entry of a table", "noted", "MISMATCH", ["MISMATCH"],
-       edit=sub(C, "\t{ .id = 3, .flags = FOO_Q_SLOW },\n", "\t{ .id = 3, .flags = FOO_Q_SLOW | FOO_Q_OLD },\n"))
+       edit=sub(C, "\t{ .id = 3, .flags = FOO_Q_SLOW },\n",
+                "\t{ .id = 3, .flags = FOO_Q_SLOW | FOO_Q_OLD },\n"))
 defect("upstream's own note does not excuse", "noted", "MISMATCH", ["MISMATCH"],
-       edit=sub(C, "\t{ .id = 1, .flags = FOO_Q_SLOW },\n", "\t{ .id = 1, .flags = FOO_Q_FAST | FOO_Q_OLD },\n"))
+       edit=sub(C, "\t{ .id = 1, .flags = FOO_Q_SLOW },\n",
+                "\t{ .id = 1, .flags = FOO_Q_FAST | FOO_Q_OLD },\n"))
 
 
 def subject_case(name: str, subject: str, verdict: str, code: int) -> None:
     @case("defect", name)
     def build(b: Branch) -> Want:
         u = b.world.ups["const"]
-        b.commit(u.message.replace(u.subject, subject, 1) + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", u.edit)
+        b.commit(u.message.replace(u.subject, subject, 1)
+                 + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", u.edit)
         return Want([MATCH], ["subject"], subject=verdict, code=code)
 
 
@@ -319,13 +358,19 @@ def signed_case(name: str, change: Callable[[str], str], sob: str, kinds: list[s
 
 A, M, B = (f"Signed-off-by: {x}\n" for x in (ALICE, MIKE, BOB))
 signed_case("a lost sign-off", lambda m: m.replace(M, ""), "MISSING Mike Maintainer", ["sob-missing"])
-signed_case("all sign-offs lost", lambda m: m.replace(M, "").replace(A, ""), "MISSING Alice Adler, Mike Maintainer", ["sob-missing"])
-signed_case("a sign-off put between upstream's", lambda m: m.replace(A, A + "Signed-off-by: Eve <eve@distro.example>\n"), "ORDER", ["sob-order"])
+signed_case("all sign-offs lost", lambda m: m.replace(M, "").replace(A, ""),
+            "MISSING Alice Adler, Mike Maintainer", ["sob-missing"])
+signed_case("a sign-off put between upstream's",
+            lambda m: m.replace(A, A + "Signed-off-by: Eve <eve@distro.example>\n"), "ORDER", ["sob-order"])
 signed_case("sign-offs swapped", lambda m: m.replace(A + M, M + A), "ORDER", ["sob-order"])
-signed_case("a sign-off's address edited", lambda m: m.replace("mike@up.example", "mike@new.example"), "MISSING Mike Maintainer", ["sob-missing"])
-signed_case("a sign-off's name edited", lambda m: m.replace("Mike Maintainer", "M. Maintainer"), "MISSING Mike Maintainer", ["sob-missing"])
-signed_case("a sign-off turned into an Acked-by", lambda m: m.replace(M, M.replace("Signed-off", "Acked")), "MISSING Mike Maintainer", ["sob-missing"])
-signed_case("the backporter signs above upstream", lambda m: m.replace(B, "").replace(A, B + A), "ORDER", ["sob-order"])
+signed_case("a sign-off's address edited", lambda m: m.replace("mike@up.example", "mike@new.example"),
+            "MISSING Mike Maintainer", ["sob-missing"])
+signed_case("a sign-off's name edited", lambda m: m.replace("Mike Maintainer", "M. Maintainer"),
+            "MISSING Mike Maintainer", ["sob-missing"])
+signed_case("a sign-off turned into an Acked-by", lambda m: m.replace(M, M.replace("Signed-off", "Acked")),
+            "MISSING Mike Maintainer", ["sob-missing"])
+signed_case("the backporter signs above upstream", lambda m: m.replace(B, "").replace(A, B + A), "ORDER",
+            ["sob-order"])
 
 
 @case("defect", "the provenance below the backporter's sign-off")
@@ -369,7 +414,8 @@ def _(b: Branch) -> Want:
 @case("defect", "two provenance lines")
 def _(b: Branch) -> Want:
     w = b.world
-    b.pick("const", line=f"(cherry picked from commit {w.ups['const'].oid})\n(cherry picked from commit {w.ups['docs'].oid})\n")
+    b.pick("const", line=f"(cherry picked from commit {w.ups['const'].oid})\n(cherry picked from commit "
+                         f"{w.ups['docs'].oid})\n")
     return Want(["unresolved"], ["unresolved"], code=1, says="different origins")
 
 
@@ -388,8 +434,10 @@ def _(b: Branch) -> Want:
 @case("defect", "one commit split in two")
 def _(b: Branch) -> Want:
     b.pick("adopt", sub(C, "static int foo_reset(", ADOPT + "static int foo_reset("))
-    b.pick("adopt", both(sub(C, "\tret = foo_reset(foo);\n", "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n"),
-                         sub(H, "int foo_register(", "int foo_adopt(struct foo_device *foo);\nint foo_register(")))
+    b.pick("adopt", both(sub(C, "\tret = foo_reset(foo);\n",
+                             "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n"),
+                         sub(H, "int foo_register(",
+                             "int foo_adopt(struct foo_device *foo);\nint foo_register(")))
     return Want(["MISMATCH", "MISMATCH"], ["MISMATCH", "duplicate"], code=1)
 
 
@@ -413,10 +461,12 @@ def _(b: Branch) -> Want:
     u = w.ups["docs"]
     side = dict(b.tree)
     u.edit(side)
-    other = w.local.commit(side, u.message + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", [b.base], committer=BOB)
+    other = w.local.commit(side, u.message + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n",
+                           [b.base], committer=BOB)
     b.pick("const")
     u.edit(b.tree)
-    b.commit(message("Merge branch 'docs'", signed=(BOB,)), sub(C, "FOO_RETRIES\t3", "FOO_RETRIES\t9"), parents=[b.parents[0], other])
+    b.commit(message("Merge branch 'docs'", signed=(BOB,)), sub(C, "FOO_RETRIES\t3", "FOO_RETRIES\t9"),
+             parents=[b.parents[0], other])
     return Want(sorted([MATCH, MATCH, "N/A"]), ["merge"], code=1)
 
 
@@ -434,22 +484,39 @@ def _(b: Branch) -> Want:
     return Want([MATCH], ["author"], code=1)
 
 
-defect("CRLF line ends in the new lines", "const", "whitespace", ["whitespace"], edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\r\n"), says="CRLF")
+defect("CRLF line ends in the new lines", "const", "whitespace", ["whitespace"],
+       edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\r\n"), says="CRLF")
 defect("a whole file turned to CRLF", "docs", "whitespace", ["whitespace"], says="CRLF",
-       edit=lambda t: t.__setitem__("Documentation/foo.rst", (FILE, t["Documentation/foo.rst"][1].replace(b"It has errors.", b"It has errors, and counts them.").replace(b"\n", b"\r\n"))))
+       edit=lambda t: t.__setitem__("Documentation/foo.rst",
+                                    (FILE, t["Documentation/foo.rst"][1].replace(b"It has errors.",
+                                                                                 b"It has errors, and counts "
+                                                                                 b"them.").replace(b"\n",
+                                                                                                   b"\r\n"))))
 defect("a renamed file", "docs", "MISMATCH", ["MISMATCH"],
-       edit=both(lambda t: t.__setitem__("Documentation/manual.rst", (FILE, t["Documentation/foo.rst"][1].replace(b"It has errors.", b"It has errors, and counts them."))),
+       edit=both(lambda t: t.__setitem__("Documentation/manual.rst",
+                                         (FILE, t["Documentation/foo.rst"][1].replace(b"It has errors.",
+                                                                                      b"It has errors, and "
+                                                                                      b"counts them."))),
                  drop("Documentation/foo.rst")))
-defect("a rename not done", "rename", "MISMATCH", ["MISMATCH"], edit=sub("Documentation/foo.rst", "A device.\n", "A fine device.\n"))
+defect("a rename not done", "rename", "MISMATCH", ["MISMATCH"],
+       edit=sub("Documentation/foo.rst", "A device.\n", "A fine device.\n"))
 defect("a mode change upstream does not have", "docs", "MISMATCH", ["MISMATCH"], says="file mode",
-       edit=lambda t: t.__setitem__("Documentation/foo.rst", (EXEC, t["Documentation/foo.rst"][1].replace(b"It has errors.", b"It has errors, and counts them."))))
+       edit=lambda t: t.__setitem__("Documentation/foo.rst",
+                                    (EXEC, t["Documentation/foo.rst"][1].replace(b"It has errors.",
+                                                                                 b"It has errors, and counts "
+                                                                                 b"them."))))
 defect("a mode change lost", "mode", "MISMATCH", ["MISMATCH"], edit=lambda t: None)
-defect("another binary content", "binary", "MISMATCH", ["MISMATCH"], edit=put("firmware/foo.bin", b"\0\1\2\5" * 80), says="binary")
-defect("another link target", "link", "MISMATCH", ["MISMATCH"], edit=put("current", "drivers/bar", LINK), says="link target")
-defect("another submodule commit", "module", "MISMATCH", ["MISMATCH"], edit=put("lib/sub", "3" * 40, MODULE), says="submodule")
+defect("another binary content", "binary", "MISMATCH", ["MISMATCH"],
+       edit=put("firmware/foo.bin", b"\0\1\2\5" * 80), says="binary")
+defect("another link target", "link", "MISMATCH", ["MISMATCH"], edit=put("current", "drivers/bar", LINK),
+       says="link target")
+defect("another submodule commit", "module", "MISMATCH", ["MISMATCH"], edit=put("lib/sub", "3" * 40, MODULE),
+       says="submodule")
 defect("a commit left empty", "const", "MISMATCH", ["MISMATCH"], edit=lambda t: None, says="empty")
-defect("a newline at the end that upstream lacks", "tail", "whitespace", ["whitespace"], says="newline at the end",
-       edit=lambda t: t.__setitem__("drivers/foo/tail.txt", (FILE, t["drivers/foo/tail.txt"][1] + b"\nsix\n")))
+defect("a newline at the end that upstream lacks", "tail", "whitespace", ["whitespace"],
+       says="newline at the end",
+       edit=lambda t: t.__setitem__("drivers/foo/tail.txt",
+                                    (FILE, t["drivers/foo/tail.txt"][1] + b"\nsix\n")))
 
 
 @case("defect", "one line of a huge change")
@@ -463,11 +530,16 @@ def _(b: Branch) -> Want:
 
 defect("a file of quoted name changed otherwise", "quoted", "MISMATCH", ["MISMATCH"],
        edit=sub("Documentation/na\u00efve \"file\"\tname.rst", "All of it.\n", "All of it, thrice.\n"))
-defect("a file kept that upstream removes", "rmfile", "MISMATCH", ["MISMATCH"], edit=put("scripts/foo.sh", "#!/bin/sh\n"))
+defect("a file kept that upstream removes", "rmfile", "MISMATCH", ["MISMATCH"],
+       edit=put("scripts/foo.sh", "#!/bin/sh\n"))
 defect("a new file with another line", "newfile", "MISMATCH", ["MISMATCH"],
-       edit=both(put("drivers/foo/foo-adopt.c", "// SPDX-License-Identifier: GPL-2.0-only\n#include \"foo.h\"\n\nint foo_adopted(struct foo_device *foo)\n{\n\treturn !foo->adopted;\n}\n"),
-                 sub("drivers/foo/Makefile", "obj-$(CONFIG_FOO) += foo.o\n", "obj-$(CONFIG_FOO) += foo.o foo-adopt.o\n")))
-defect("a note below the sign-off", "const", "MISMATCH", ["MISMATCH"], edit=BAD_CONST, signed=(f"{BOB}\n[bob: larger]",), says="wrong place")
+       edit=both(put("drivers/foo/foo-adopt.c",
+                     "// SPDX-License-Identifier: GPL-2.0-only\n#include \"foo.h\"\n\nint foo_adopted(struct "
+                     "foo_device *foo)\n{\n\treturn !foo->adopted;\n}\n"),
+                 sub("drivers/foo/Makefile", "obj-$(CONFIG_FOO) += foo.o\n",
+                     "obj-$(CONFIG_FOO) += foo.o foo-adopt.o\n")))
+defect("a note below the sign-off", "const", "MISMATCH", ["MISMATCH"], edit=BAD_CONST,
+       signed=(f"{BOB}\n[bob: larger]",), says="wrong place")
 defect("a note without a reason", "const", "MISMATCH", ["MISMATCH"], edit=BAD_CONST, note="bob:")
 
 
@@ -487,13 +559,15 @@ def _(b: Branch) -> Want:
 def _(b: Branch) -> Want:
     first = b.pick("adopt")
     b.commit(message('Revert "foo: Adopt a running device"', f"This reverts commit {first}.", signed=(BOB,)),
-             sub(C, "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n", "\tret = foo_reset(foo);\n"))
+             sub(C, "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n",
+                 "\tret = foo_reset(foo);\n"))
     return Want(["context", "N/A"], ["revert"], code=1, says="inverse")
 
 
 @case("defect", "a revert that names no commit")
 def _(b: Branch) -> Want:
-    b.commit(message('Revert "foo: Something"', "It broke.", signed=(BOB,)), sub(C, "FOO_RETRIES\t3", "FOO_RETRIES\t2"))
+    b.commit(message('Revert "foo: Something"', "It broke.", signed=(BOB,)),
+             sub(C, "FOO_RETRIES\t3", "FOO_RETRIES\t2"))
     return Want(["N/A"], ["revert"], code=1)
 
 
@@ -503,7 +577,9 @@ def merged(b: Branch, edit: Edit | None = None, sides: tuple[str, ...] = ("docs"
     for name in sides:
         u, side = b.world.ups[name], dict(b.world.base_tree)
         u.edit(side)
-        others.append(b.world.local.commit(side, u.message + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", [b.base], committer=BOB))
+        others.append(b.world.local.commit(side,
+                                           u.message + f"(cherry picked from commit {u.oid})\nSigned-off-by: "
+                                                       f"{BOB}\n", [b.base], committer=BOB))
     b.pick("const")
     for name in sides:
         b.world.ups[name].edit(b.tree)
@@ -513,7 +589,8 @@ def merged(b: Branch, edit: Edit | None = None, sides: tuple[str, ...] = ("docs"
 @case("defect", "a revert of a merge that does something else")
 def _(b: Branch) -> Want:
     oid = merged(b)
-    b.commit(message('Revert "Merge branch \'docs\'"', f"This reverts commit {oid}.", signed=(BOB,)), put("x", "y"))
+    b.commit(message('Revert "Merge branch \'docs\'"', f"This reverts commit {oid}.", signed=(BOB,)),
+             put("x", "y"))
     return Want(sorted([MATCH, MATCH, "N/A", "N/A"]), ["revert"], code=1, says="inverse")
 
 
@@ -534,14 +611,16 @@ def _(b: Branch) -> Want:
 @case("defect", "a partial revert without a note")
 def _(b: Branch) -> Want:
     first = b.pick("const")
-    b.commit(message('Revert "foo: Wait longer"', f"This partially reverts commit {first}.", signed=(BOB,)), put("x", "y"))
+    b.commit(message('Revert "foo: Wait longer"', f"This partially reverts commit {first}.", signed=(BOB,)),
+             put("x", "y"))
     return Want([MATCH, "N/A"], ["revert"], code=1)
 
 
 @case("defect", "a revert of two, one kept")
 def _(b: Branch) -> Want:
     first, second = b.pick("const"), b.pick("docs")
-    b.commit(message('Revert "foo: Wait longer"', f"This reverts commits {first} and {second}.", signed=(BOB,)),
+    b.commit(message('Revert "foo: Wait longer"', f"This reverts commits {first} and {second}.",
+                     signed=(BOB,)),
              sub(C, "FOO_TIMEOUT_US\t1000\n", "FOO_TIMEOUT_US\t100\n"))
     return Want([MATCH, MATCH, "N/A"], ["revert"], code=1, says="at once")
 
@@ -554,12 +633,14 @@ def unreadable(name: str, line: str) -> None:
 
 
 unreadable("a SAUCE patch with a provenance too short to read", "(cherry picked from commit 123456)\n")
-unreadable("a SAUCE patch with a provenance without parentheses", f"cherry picked from commit {'dead' * 10}\n")
+unreadable("a SAUCE patch with a provenance without parentheses",
+           f"cherry picked from commit {'dead' * 10}\n")
 
 
 @case("defect", "a SAUCE patch with a wrapped provenance")
 def _(b: Branch) -> Want:
-    b.pick("const", BAD_CONST, line=f"(cherry picked from commit\n {b.world.ups['const'].oid})\n", subject="SAUCE: foo: Wait longer")
+    b.pick("const", BAD_CONST, line=f"(cherry picked from commit\n {b.world.ups['const'].oid})\n",
+           subject="SAUCE: foo: Wait longer")
     return Want(["MISMATCH"], ["MISMATCH"], code=1)
 
 
@@ -572,7 +653,8 @@ def _(b: Branch) -> Want:
 @case("honest", "the author in the body")
 def _(b: Branch) -> Want:
     u = b.world.ups["const"]
-    b.commit(u.message.replace("\n\n", f"\n\nFrom: {ALICE}\n\n", 1) + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", u.edit, author=BOB)
+    b.commit(u.message.replace("\n\n", f"\n\nFrom: {ALICE}\n\n", 1)
+             + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n", u.edit, author=BOB)
     return Want([MATCH])
 
 
@@ -590,7 +672,8 @@ def pair_of(b: Branch, up0: Tree, up1: Tree, base: Tree, local: Tree) -> str:
     up = w.up.commit(up1, message("bar: Change"), [w.up.commit(up0, message("bar: Start"), [w.tip])])
     w.up.ref(f"tags/v{len(w.up.trees)}", up)
     c = w.branch(base)
-    c.commit(message("bar: Change") + f"(cherry picked from commit {up})\nSigned-off-by: {BOB}\n", lambda t: t.update(local))
+    c.commit(message("bar: Change") + f"(cherry picked from commit {up})\nSigned-off-by: {BOB}\n",
+             lambda t: t.update(local))
     return c.range()
 
 
@@ -603,15 +686,20 @@ def functions(*names: str) -> bytes:
 def _(b: Branch) -> Want:
     up, base = functions("one", "two", "three"), functions("one", "three")
     return Want(["MISMATCH"], ["MISMATCH"], code=1, local=pair_of(
-        b, {"a.c": (FILE, up)}, {"a.c": (FILE, up.replace(b"\ta = two_x();\n", b"\ta = two_x();\n\ta |= 4;\n"))},
+        b, {"a.c": (FILE, up)},
+        {"a.c": (FILE, up.replace(b"\ta = two_x();\n", b"\ta = two_x();\n\ta |= 4;\n"))},
         {"a.c": (FILE, base)}, {"a.c": (FILE, base.replace(b"\nint three", b"\n\ta |= 4;\nint three"))}))
 
 
 @case("honest", "a stub below stubs that differ")
 def _(b: Branch) -> Want:
     def stubs(*names: str) -> Tree:
-        return {"a.h": (FILE, b"#ifndef A\n#define A\n\n" + b"".join(b"static inline void %s(void) { }\n" % n.encode() for n in names) + b"\n#endif\n")}
-    return Want(["context"], local=pair_of(b, stubs("one", "two", "three"), stubs("one", "two", "three", "new"), stubs("one", "two"),
+        return {"a.h": (FILE,
+                        b"#ifndef A\n#define A\n\n"
+                        + b"".join(b"static inline void %s(void) { }\n" % n.encode() for n in names)
+                        + b"\n#endif\n")}
+    return Want(["context"], local=pair_of(b, stubs("one", "two", "three"),
+                                           stubs("one", "two", "three", "new"), stubs("one", "two"),
                                            stubs("one", "two", "new")))
 
 
@@ -619,7 +707,8 @@ def _(b: Branch) -> Want:
 def _(b: Branch) -> Want:
     up, other = b"one\ntwo\nthree\n", b"quite\nanother\n"
     return Want(["MISMATCH"], ["MISMATCH"], code=1, local=pair_of(
-        b, {"a.txt": (FILE, up)}, {"a.txt": (FILE, up + b"new\n")}, {"b.txt": (FILE, other)}, {"b.txt": (FILE, other + b"new\n")}))
+        b, {"a.txt": (FILE, up)}, {"a.txt": (FILE, up + b"new\n")}, {"b.txt": (FILE, other)},
+        {"b.txt": (FILE, other + b"new\n")}))
 
 
 @case("defect", "a short hash")
@@ -633,15 +722,18 @@ def mbox(b: Branch, *versions: tuple[int, list[str], bytes, bytes]) -> tuple[str
     out = b""
     for version, names, old, now in versions:
         for n, name in enumerate(names, 1):
-            raw = b.world.up.git("format-patch", "--stdout", "-1", f"--subject-prefix=PATCH v{version} {n}/{len(names)}", b.world.ups[name].oid)
-            raw = raw.replace(b"\nSubject:", b"\nMessage-Id: <v%d-%d@x.example>\nReferences: <v%d-1@x.example>\nSubject:" % (version, n, version), 1)
+            raw = b.world.up.git("format-patch", "--stdout", "-1",
+                                 f"--subject-prefix=PATCH v{version} {n}/{len(names)}", b.world.ups[name].oid)
+            raw = raw.replace(b"\nSubject:",
+                              b"\nMessage-Id: <v%d-%d@x.example>\nReferences: <v%d-1@x.example>\nSubject:" % (version, n, version), 1)
             out += raw.replace(old, now)
     path = b.world.local.path / f"{len(b.world.local.trees)}.mbox"
     path.write_bytes(out)
     return "--series", str(path)
 
 
-def series_case(kind: str, name: str, picks: list[str], status: list[str], kinds: list[str], *versions: tuple[int, list[str], bytes, bytes],
+def series_case(kind: str, name: str, picks: list[str], status: list[str], kinds: list[str],
+                *versions: tuple[int, list[str], bytes, bytes],
                 says: str = "") -> None:
     @case(kind, name)
     def build(b: Branch) -> Want:
@@ -652,11 +744,16 @@ def series_case(kind: str, name: str, picks: list[str], status: list[str], kinds
 
 PAIR = ["const", "getter"]
 series_case("honest", "a posted series, matched by subject", PAIR, [MATCH, MATCH], [], (6, PAIR, b"", b""))
-series_case("honest", "the later of two posted versions", PAIR, [MATCH, MATCH], [], (6, PAIR, b"1000", b"900"), (7, PAIR, b"", b""))
-series_case("defect", "a stale version of the series", PAIR, [MATCH, MATCH], ["stale"], (6, PAIR, b"", b""), (7, PAIR, b"1000", b"2000"), says="v7 (v7-1@x.example)")
-series_case("defect", "a patch of the series missing", ["const"], [MATCH, "missing"], ["missing"], (6, PAIR, b"", b""))
-series_case("defect", "a patch that is not in the series", [*PAIR, "include"], [MATCH, MATCH, "extra"], ["extra"], (6, PAIR, b"", b""))
-series_case("defect", "a posted series reordered", PAIR[::-1], ["match", "reordered"], ["reordered"], (6, PAIR, b"", b""))
+series_case("honest", "the later of two posted versions", PAIR, [MATCH, MATCH], [],
+            (6, PAIR, b"1000", b"900"), (7, PAIR, b"", b""))
+series_case("defect", "a stale version of the series", PAIR, [MATCH, MATCH], ["stale"], (6, PAIR, b"", b""),
+            (7, PAIR, b"1000", b"2000"), says="v7 (v7-1@x.example)")
+series_case("defect", "a patch of the series missing", ["const"], [MATCH, "missing"], ["missing"],
+            (6, PAIR, b"", b""))
+series_case("defect", "a patch that is not in the series", [*PAIR, "include"], [MATCH, MATCH, "extra"],
+            ["extra"], (6, PAIR, b"", b""))
+series_case("defect", "a posted series reordered", PAIR[::-1], ["match", "reordered"], ["reordered"],
+            (6, PAIR, b"", b""))
 
 
 @case("defect", "a posted series squashed")
@@ -694,7 +791,8 @@ def test_case(world: World, name: str) -> None:
     kind, build = CASES[name]
     b = world.branch()
     want = build(b)
-    r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path), *want.args, want.local or b.range())
+    r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path), *want.args,
+            want.local or b.range())
     assert r.data, r.err
     got = r.statuses()
     if want.status == sorted(want.status):
@@ -706,7 +804,8 @@ def test_case(world: World, name: str) -> None:
     assert r.code == (want.code if want.code is not None else 0), detail
     first = r.rows()[0]
     if kind == "honest":
-        assert all(s[1] in ("match", "N/A") and (s[2] == "N/A" or s[2].startswith("preserved")) for s in r.rows()), detail
+        assert all(s[1] in ("match", "N/A") and (s[2] == "N/A" or s[2].startswith("preserved"))
+                   for s in r.rows()), detail
     if want.subject:
         assert first[1] == want.subject, detail
     if want.sob:
@@ -771,7 +870,8 @@ def test_grafts_and_replacements_hide_nothing(world: World) -> None:
     b.pick("docs", put("x", "y"))
     b.pick("getter")
     spec = b.range()
-    files = {world.up.dir / "info/grafts": f"{world.tip} {world.stray}\n", world.local.dir / "info/grafts": f"{b.commits[2]} {b.commits[0]}\n",
+    files = {world.up.dir / "info/grafts": f"{world.tip} {world.stray}\n",
+             world.local.dir / "info/grafts": f"{b.commits[2]} {b.commits[0]}\n",
              world.local.dir / "refs/replace" / b.commits[1]: f"{b.commits[0]}\n"}
     for path, text in files.items():
         path.parent.mkdir(exist_ok=True)
@@ -790,7 +890,8 @@ def test_shallow_clones(world: World, tmp_path: Path) -> None:
         b.pick(name)
     spec, clone = b.range(), tmp_path / "clone"
     git = ["git", "-c", "protocol.file.allow=always"]
-    subprocess.run([*git, "clone", "-q", "--depth=2", "-b", "work", f"file://{world.local.path}", str(clone)], check=True)
+    subprocess.run([*git, "clone", "-q", "--depth=2", "-b", "work", f"file://{world.local.path}", str(clone)],
+                   check=True)
     argv = ("compare", "-C", str(clone), "--reference", str(world.up.path), spec)
     r = run(*argv)
     assert r.code == 2 and "--unshallow" in r.err
@@ -849,8 +950,10 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
         wide = max([len(n) for n in TABLE] or [0])
         for name, (kind, status, found, good) in sorted(TABLE.items(), key=lambda x: x[1][0]):
             print(f"  {kind:7} {name:{wide}}  {status:24} {found:28} {'ok' if good else 'WRONG'}")
-        for kind, text in (("defect", "kinds of defect got their exact status"), ("honest", "kinds of honest backport passed without a finding"),
+        for kind, text in (("defect", "kinds of defect got their exact status"),
+                           ("honest", "kinds of honest backport passed without a finding"),
                            ("git", "kinds of bad git ended in an error")):
-            print(f"  {sum(t[3] for t in TABLE.values() if t[0] == kind)} of {sum(t[0] == kind for t in TABLE.values())} {text}")
+            print(f"  {sum(t[3] for t in TABLE.values() if t[0] == kind)} of "
+                  f"{sum(t[0] == kind for t in TABLE.values())} {text}")
     assert sum(k == "defect" for k, _ in CASES.values()) >= 40
     assert sum(k == "honest" for k, _ in CASES.values()) >= 40

@@ -33,7 +33,8 @@ def smmu_source() -> bytes:
 
 
 def smmu_step(n: int, extra: str = "") -> Edit:
-    return sub(SMMU, f"\treturn arm_smmu_done_{n}(smmu);\n", f"\tif (smmu->kdump)\n\t\treturn {n};\n{extra}\treturn arm_smmu_done_{n}(smmu);\n")
+    return sub(SMMU, f"\treturn arm_smmu_done_{n}(smmu);\n",
+               f"\tif (smmu->kdump)\n\t\treturn {n};\n{extra}\treturn arm_smmu_done_{n}(smmu);\n")
 
 
 class Published:
@@ -45,10 +46,13 @@ class Published:
         self.base = parent = self.repo.commit(tree, message("base", signed=(MIKE,)), [])
         for n, title in enumerate(V6):
             smmu_step(n)(tree)
-            parent = self.repo.commit(tree, f"iommu/arm-smmu-v3: {title}\n\nBecause of kdump.\n\nSigned-off-by: {NICK}\n", [parent], author=NICK)
+            parent = self.repo.commit(tree,
+                                      f"iommu/arm-smmu-v3: {title}\n\nBecause of kdump.\n\nSigned-off-by: "
+                                      f"{NICK}\n", [parent], author=NICK)
         self.repo.ref("heads/posted", parent)
         mails = []
-        out = self.repo.git("format-patch", "--stdout", "-v6", "--thread", "--cover-letter", f"{self.base}..posted").decode()
+        out = self.repo.git("format-patch", "--stdout", "-v6", "--thread", "--cover-letter",
+                            f"{self.base}..posted").decode()
         cover = "cover.1779265413.git.nadia@up.example"
         for n, mail in enumerate(re.split(r"(?m)^(?=From [0-9a-f]{40} )", out)[1:]):
             mid = f"v6-{n}-nadia@up.example" if n else cover
@@ -63,10 +67,15 @@ class Published:
         for n, title in enumerate(V6):
             smmu_step(n, "\tdev_dbg(smmu->dev, \"downstream\\n\");\n" if n == 0 else "")(tree)
             line = f"({'backported' if n == 0 else 'cherry picked'} from https://lore.example/all/v6-{n + 1}-nadia@up.example/)\n"
-            parent = self.repo.commit(tree, f"SAUCE: iommu/arm-smmu-v3: {title}\n\nBecause of kdump.\n\nSigned-off-by: {NICK}\n{line}"
-                                      + (note if n == 0 else "") + f"Signed-off-by: {BOB}\n", [parent], author=NICK, committer=BOB)
+            parent = self.repo.commit(tree,
+                                      f"SAUCE: iommu/arm-smmu-v3: {title}\n\nBecause of "
+                                      f"kdump.\n\nSigned-off-by: {NICK}\n{line}"
+                                      + (note if n == 0 else "") + f"Signed-off-by: {BOB}\n", [parent],
+                                      author=NICK, committer=BOB)
         put("mpam.c", "int mpam;\n")(tree)
-        self.tip = self.repo.commit(tree, message("SAUCE: iommu/arm-smmu-v3: Block MPAM updates while the attach is deferred", signed=(BOB,)), [parent])
+        self.tip = self.repo.commit(tree,
+                                    message("SAUCE: iommu/arm-smmu-v3: Block MPAM updates while the attach "
+                                            "is deferred", signed=(BOB,)), [parent])
         self.repo.ref("heads/master", self.tip)
 
 
@@ -96,7 +105,8 @@ def posted(w: World, tmp_path: Path, names: list[str], *options: str, version: i
     out = b""
     for n, name in enumerate(names, 1):
         raw = mail_of(w, name, f"--subject-prefix=PATCH v{version} {n}/{len(names)}", *options)
-        out += re.sub(rb"\nSubject:", b"\nMessage-Id: <v%d-%d@up.example>\nReferences: <v%d-1@up.example>\nSubject:" % (version, n, version), raw, 1)
+        out += re.sub(rb"\nSubject:",
+                      b"\nMessage-Id: <v%d-%d@up.example>\nReferences: <v%d-1@up.example>\nSubject:" % (version, n, version), raw, 1)
     path = tmp_path / f"v{version}.mbox"
     path.write_bytes(out)
     return path
@@ -105,8 +115,10 @@ def posted(w: World, tmp_path: Path, names: list[str], *options: str, version: i
 TEXT = [n for n in CHANGES if n not in ("binary", "empty", "module", "link")]
 
 
-@pytest.mark.parametrize("options", [[], ["--patience"], ["--histogram"], ["--minimal"], ["-U10"], ["-U1"], ["--no-prefix"], ["--full-index"],
-                                     ["--src-prefix=x/", "--dst-prefix=y/"], ["-W"], ["--no-renames"]], ids=" ".join)
+@pytest.mark.parametrize("options", [[], ["--patience"], ["--histogram"], ["--minimal"], ["-U10"], ["-U1"],
+                                     ["--no-prefix"], ["--full-index"],
+                                     ["--src-prefix=x/", "--dst-prefix=y/"], ["-W"], ["--no-renames"]],
+                         ids=" ".join)
 def test_the_sender_s_diff_does_not_decide(world: World, tmp_path: Path, options: list[str]) -> None:
     """Patches made in every way, against a branch without upstream's objects: the same verdicts."""
     b = world.branch()
@@ -122,8 +134,10 @@ def test_the_sender_s_diff_does_not_decide(world: World, tmp_path: Path, options
 def test_sibling_function_is_seen_without_upstream_objects(world: World, tmp_path: Path) -> None:
     for options in ([], ["-U1"], ["-W"]):
         b = world.branch()
-        b.pick("sibling", within(C, "foo_enable_priq(struct", "\tenables |= FOO_EN;\n", "\tenables |= FOO_EN | FOO_EVT;\n"), line="")
-        r = run("compare", "-C", str(world.local.path), "--series", str(posted(world, tmp_path, ["sibling"], *options)), b.range())
+        b.pick("sibling", within(C, "foo_enable_priq(struct", "\tenables |= FOO_EN;\n",
+                                 "\tenables |= FOO_EN | FOO_EVT;\n"), line="")
+        r = run("compare", "-C", str(world.local.path), "--series",
+                str(posted(world, tmp_path, ["sibling"], *options)), b.range())
         assert r.statuses() == ["MISMATCH"] and r.code == 1, (options, r.out)
 
 
@@ -134,8 +148,10 @@ def test_missing_extra_reordered(world: World, tmp_path: Path) -> None:
     for n in ("quirk", "const", "include", "docs"):
         b.pick(n, line="")
     r = run("compare", "-C", str(world.local.path), "--series", str(series), b.range())
-    assert sorted(zip([x["local_subject"] or x["upstream_subject"] for x in r.data["rows"]], r.statuses())) == sorted([
-        ("foo: Add a quirk", "reordered"), ("foo: Wait longer", "match"), ("foo: Include what is used", "extra"),
+    assert sorted(zip([x["local_subject"] or x["upstream_subject"] for x in r.data["rows"]],
+                      r.statuses())) == sorted([
+        ("foo: Add a quirk", "reordered"), ("foo: Wait longer", "match"),
+                          ("foo: Include what is used", "extra"),
         ("foo: Read field 5 from the shadow", "missing"), ("foo: Say more about errors", "match")]), r.out
     assert r.kinds() == ["extra", "missing", "reordered"] and r.code == 1
 
@@ -159,7 +175,8 @@ def test_stale_version_names_both(world: World, tmp_path: Path) -> None:
     assert run("compare", "-C", str(world.local.path), "--series", str(both), fresh.range()).code == 0
     # a link decides, whatever the content
     linked = world.branch()
-    linked.pick("const", sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"), line="(backported from https://lore.example/r/v6-1@up.example)\n")
+    linked.pick("const", sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"),
+                line="(backported from https://lore.example/r/v6-1@up.example)\n")
     linked.pick("getter", line="(backported from https://lore.example/r/v6-2@up.example)\n")
     r = run("compare", "-C", str(world.local.path), "--series", str(both), linked.range())
     assert r.statuses() == ["MISMATCH", "match"] and r.kinds() == ["MISMATCH", "stale"], r.out
@@ -183,13 +200,16 @@ def test_forms_of_the_reference(world: World, tmp_path: Path) -> None:
         (plain / f"000{n}-x.patch").write_bytes(m)
         (series / f"z{9 - n}.patch").write_bytes(re.sub(rb"PATCH v1 \d/\d", b"PATCH", m))
     (series / "series").write_text("# the order\nz9.patch\nz8.patch  # second\n")
-    for where in (mbox, zipped, maildir, plain, series, f"{world.ups['reorderA'].oid}~1..{world.ups['reorderB'].oid}"):
-        r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path), "--series", str(where), b.range())
+    for where in (mbox, zipped, maildir, plain, series,
+                  f"{world.ups['reorderA'].oid}~1..{world.ups['reorderB'].oid}"):
+        r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path), "--series",
+                str(where), b.range())
         assert (r.statuses(), r.code, r.kinds()) == (["match", "match"], 0, []), (where, r.out, r.err)
         swapped = world.branch()
         swapped.pick("reorderB", line="")
         swapped.pick("reorderA", line="")
-        r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path), "--series", str(where), swapped.range())
+        r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path), "--series",
+                str(where), swapped.range())
         assert sorted(r.statuses()) == ["match", "reordered"] and r.code == 1, (where, r.out)
 
 
@@ -203,14 +223,17 @@ def test_a_directory_of_patches_on_the_left(world: World, tmp_path: Path) -> Non
     world.local.git("format-patch", "-o", str(d), "--binary", f"{b.base}..{tip}")
     both = ("--reference", str(world.up.path))
     r = run("compare", "-C", str(world.local.path), *both, str(d))
-    assert (r.statuses(), r.code) == (["context", "match", "match"], 0), r.out      # contents by the index lines
+    # contents by the index lines
+    assert (r.statuses(), r.code) == (["context", "match", "match"], 0), r.out
     for f in d.iterdir():
-        f.write_bytes(re.sub(rb"(?m)^index [0-9a-f]+\.\.[0-9a-f]+.*\n", b"", f.read_bytes()) if b"GIT binary" not in f.read_bytes() else f.read_bytes())
+        f.write_bytes(re.sub(rb"(?m)^index [0-9a-f]+\.\.[0-9a-f]+.*\n", b"", f.read_bytes())
+                      if b"GIT binary" not in f.read_bytes() else f.read_bytes())
     next(d.glob("0003*")).unlink()
     r = run("compare", "-C", str(world.local.path), *both, "--onto", b.base, str(d))
     assert (r.statuses(), r.code) == (["context", "match"], 0), r.out
     r = run("compare", "-C", str(world.local.path), *both, str(d))
-    assert r.statuses() == ["context", "match"] and r.code == 0, r.out              # carried over to upstream's tree instead
+    # carried over to upstream's tree instead
+    assert r.statuses() == ["context", "match"] and r.code == 0, r.out
     bad = next(d.glob("0002*"))
     bad.write_bytes(bad.read_bytes().replace(b"FOO_EVT", b"FOO_EVIL"))
     r = run("compare", "-C", str(world.local.path), *both, "--onto", b.base, str(d))
@@ -237,7 +260,8 @@ def test_two_directories(world: World, tmp_path: Path) -> None:
     assert verdict(re.sub(rb"@@ -(.*) @@ .*", rb"@@ -1\1 @@", raw)) == ["unproven"]
     assert verdict(raw.replace(b"FOO_EVT", b"FOO_EVE")) == ["MISMATCH"]
     assert verdict(raw.replace(b"foo_enable_evtq", b"foo_enable_priq")) == ["MISMATCH"]
-    assert verdict(raw.replace(b" \tret = foo_write_sync(foo, enables", b" \tret = foo_sync(foo, enables")) == ["unproven"]
+    assert verdict(raw.replace(b" \tret = foo_write_sync(foo, enables",
+                               b" \tret = foo_sync(foo, enables")) == ["unproven"]
     assert verdict(raw.replace(b"+\tenables", b"+        enables")) == ["whitespace"]
 
 
@@ -249,9 +273,12 @@ def test_quilt_and_dep3_patches(world: World, tmp_path: Path) -> None:
     oid = world.ups["const"].oid
     (d / "series").write_text("wait.patch -p1\n")
     signed = f"Signed-off-by: {ALICE}\nSigned-off-by: {MIKE}\n"
-    for origin, status in ((f"upstream, https://git.example/linus/{oid}", "match"), (f"backport, commit:{oid}", "match"), ("vendor", "unresolved")):
-        (d / "wait.patch").write_bytes(f"Description: foo: Wait longer\n Longer text.\nOrigin: {origin}\nAuthor: {ALICE}\n{signed}---\n".encode() + diff)
-        r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path), "--onto", world.base, str(d))
+    for origin, status in ((f"upstream, https://git.example/linus/{oid}", "match"),
+                           (f"backport, commit:{oid}", "match"), ("vendor", "unresolved")):
+        (d / "wait.patch").write_bytes(f"Description: foo: Wait longer\n Longer text.\nOrigin: "
+                                       f"{origin}\nAuthor: {ALICE}\n{signed}---\n".encode() + diff)
+        r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path), "--onto",
+                world.base, str(d))
         assert (r.statuses(), r.code) == ([status], int(status != "match")), (origin, r.out)
         assert status != "match" or r.rows() == [("match", "match", "preserved")]
 
@@ -273,7 +300,9 @@ def encode(raw: bytes, how: str) -> bytes:
     ("base64", lambda r: encode(r, "base64"), "match"),
     ("quoted-printable", lambda r: encode(r, "quoted-printable"), "match"),
     ("CRLF mail", lambda r: r.replace(b"\n", b"\r\n"), "match"),
-    ("in-body From", lambda r: r.replace(b"\n\n", b"\n\nFrom: Alice Adler <alice@up.example>\n\n", 1).replace(b"From: Alice Adler <alice@up.example>\n", b"From: List <list@up.example>\n", 1), "match"),
+    ("in-body From", lambda r: r.replace(b"\n\n", b"\n\nFrom: Alice Adler <alice@up.example>\n\n",
+                                         1).replace(b"From: Alice Adler <alice@up.example>\n",
+                                                    b"From: List <list@up.example>\n", 1), "match"),
     ("breaks off in a hunk", break_off, "unproven"),
     ("wrong hunk lengths", lambda r: re.sub(rb"@@ -(\d+),(\d+)", rb"@@ -\1,9", r), "unproven"),
     ("no patch", lambda r: r.split(b"diff --git")[0], None),
@@ -321,16 +350,20 @@ def test_patches_of_one_subject(tmp_path: Path) -> None:
 def test_a_provenance_that_cannot_be_had_is_not_passed_over(world: World, tmp_path: Path) -> None:
     """A patch of the series has the subject; that does not make a wrong hash or link right."""
     path = posted(world, tmp_path, ["const"])
-    for line in (f"(cherry picked from commit {'dead' * 10})\n", "(cherry picked from https://lore.example/nobody@up.example/)\n"):
+    for line in (f"(cherry picked from commit {'dead' * 10})\n",
+                 "(cherry picked from https://lore.example/nobody@up.example/)\n"):
         b = world.branch()
         b.pick("const", line=line)
         r = run("compare", "-C", str(world.local.path), "--series", str(path), b.range())
         assert (r.statuses(), r.code) == (["unresolved"], 1), r.out
     # the posted patch says the same of itself: inherited
-    path.write_bytes(path.read_bytes().replace(b"\nSigned-off-by: Alice", f"\n[ Upstream commit {'dead' * 10} ]\n\nSigned-off-by: Alice".encode(), 1))
+    path.write_bytes(path.read_bytes().replace(b"\nSigned-off-by: Alice",
+                                               f"\n[ Upstream commit {'dead' * 10} ]\n\nSigned-off-by: Alice".encode(), 1))
     b = world.branch()
     u = world.ups["const"]
-    b.commit(u.message.replace("\nSigned-off-by: Alice", f"\n[ Upstream commit {'dead' * 10} ]\n\nSigned-off-by: Alice", 1) + f"Signed-off-by: {BOB}\n", u.edit)
+    b.commit(u.message.replace("\nSigned-off-by: Alice",
+                               f"\n[ Upstream commit {'dead' * 10} ]\n\nSigned-off-by: Alice", 1)
+             + f"Signed-off-by: {BOB}\n", u.edit)
     r = run("compare", "-C", str(world.local.path), "--series", str(path), b.range())
     assert (r.statuses(), r.code) == (["match"], 0), r.out
     # a directory has no message ids to look a link up in
@@ -357,9 +390,12 @@ def test_what_git_am_would_apply_is_read(world: World, tmp_path: Path) -> None:
     b.pick("const")
     raw = world.local.git("format-patch", "--stdout", b.range())
     more = b"diff --git a/x.c b/x.c\nnew file mode 100644\n--- /dev/null\n+++ b/x.c\n@@ -0,0 +1 @@\n+evil\n"
-    for mail, status in ((raw, "match"), (raw + more, "MISMATCH"), (raw.replace(b"\n-- \n", b"\n@ -200,2 +200,3 @@\n a\n+evil\n b\n-- \n"), "unproven")):
+    for mail, status in ((raw, "match"), (raw + more, "MISMATCH"),
+                         (raw.replace(b"\n-- \n", b"\n@ -200,2 +200,3 @@\n a\n+evil\n b\n-- \n"),
+                          "unproven")):
         (tmp_path / "1.patch").write_bytes(mail)
-        r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path), str(tmp_path / "1.patch"))
+        r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path),
+                str(tmp_path / "1.patch"))
         assert (r.statuses(), r.code) == ([status], int(status != "match")), r.out
 
 
@@ -403,9 +439,11 @@ def archive() -> Iterator[str]:
 def test_fetching(world: World, tmp_path: Path, archive: str) -> None:
     raw = gzip.compress(posted(world, tmp_path, ["const"]).read_bytes())
     Archive.answers = {f"/{k}/v1-1@up.example/t.mbox.gz": v for k, v in {
-        "good": (200, raw), "gone": (404, b""), "dead": (500, b"oops"), "half": (200, raw[:-20]), "short": (0, raw[:40]),
+        "good": (200, raw), "gone": (404, b""), "dead": (500, b"oops"), "half": (200, raw[:-20]),
+        "short": (0, raw[:40]),
         "html": (200, b"<html>no</html>")}.items()}
-    for k, status, code in (("good", "match", 0), ("gone", "fetch failed", 3), ("dead", "fetch failed", 3), ("half", "fetch failed", 3),
+    for k, status, code in (("good", "match", 0), ("gone", "fetch failed", 3), ("dead", "fetch failed", 3),
+                            ("half", "fetch failed", 3),
                             ("short", "fetch failed", 3), ("html", "fetch failed", 3)):
         b = world.branch()
         b.pick("const", line=f"(cherry picked from {archive}/{k}/v1-1@up.example/)\n")
