@@ -21,7 +21,7 @@ from .digest import Digest
 from .fixes import Fixes
 from .gitio import ENVIRONMENT, FINDINGS, OK, USAGE, Err, Git
 from .patches import find_contents, is_range, parse_mail, source
-from .render import FORMATS, Finding, Report, progress, render
+from .render import FORMATS, Report, progress, render
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -33,11 +33,9 @@ def arguments() -> argparse.ArgumentParser:
     common.add_argument("-C", dest="repo", metavar="DIR", default=".",
                         help="the repository of the branch (default: here)")
     common.add_argument("--reference", metavar="DIR", default=os.environ.get("LINUX_GIT") or None,
-                        help="the repository with upstream's history (default: $LINUX_GIT, else the branch's "
-                             "own)")
+                        help="upstream's repository (default: $LINUX_GIT, else the branch's own)")
     common.add_argument("--mainline", metavar="REV", action="append", default=[],
-                        help="what counts as merged upstream (default: the reference's HEAD, master, main "
-                             "and v* tags)")
+                        help="what is merged upstream (default: the reference's HEAD, master, main, v* tags)")
 
     output = argparse.ArgumentParser(add_help=False)
     output.add_argument("--format", choices=list(FORMATS), default="table",
@@ -47,8 +45,7 @@ def arguments() -> argparse.ArgumentParser:
 
     series = argparse.ArgumentParser(add_help=False)
     series.add_argument("--series", metavar="WHERE", action="append", default=[],
-                        help="the posted series: an mbox, a maildir, a directory of patches, or a range A..B "
-                             "of the reference")
+                        help="a posted series: mbox, maildir, directory, or a range A..B of the reference")
     series.add_argument("--fetch", action="store_true",
                         help="fetch the threads that provenance lines link to")
 
@@ -136,16 +133,13 @@ def put(report: Report, args: argparse.Namespace) -> None:
         sys.stdout.buffer.write(text.encode("utf-8", "replace"))
         sys.stdout.flush()
         if args.format == "tsv":        # its table holds no findings
-            sys.stderr.write("".join(line(f) for f in report.findings))
+            for f in report.findings:
+                print(f"{f.level}: {f.where}: {f.text}; {f.remedy}", file=sys.stderr)
         return
     try:
         Path(args.output).write_bytes(text.encode("utf-8", "replace"))
     except OSError as e:
         raise Err(f"{args.output}: {e.strerror}", "choose a file that can be written") from None
-
-
-def line(f: Finding) -> str:
-    return f"{f.level}: {f.where}: {f.text}; {f.remedy}\n"
 
 
 def main(argv: Sequence[str]) -> int:

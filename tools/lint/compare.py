@@ -73,7 +73,8 @@ def by_path(files: Iterable[FileChange]) -> dict[str, FileChange]:
     """Files by path; a rename counts as a deletion and an addition when its contents are known."""
     out: dict[str, FileChange] = {}
     for f in files:
-        if f.old_path != f.new_path and f.old_mode != 0 and f.new_mode != 0 and not f.opaque and (c := f.sides()):
+        c = f.sides() if f.old_path != f.new_path and f.old_mode and f.new_mode and not f.opaque else None
+        if c:
             mode = f.old_mode if f.old_mode > 0 else 0o100644
             new_mode = f.new_mode if f.new_mode > 0 else mode
             out[f.old_path] = FileChange(f.old_path, f.old_path, mode, 0, contents=(c[0], None))
@@ -97,7 +98,8 @@ def pair_renames(ours: dict[str, FileChange], theirs: dict[str, FileChange]) -> 
                 del b[f.old_path]
 
 
-def renamed(path: str, ours: dict[str, FileChange], theirs: dict[str, FileChange]) -> tuple[str, str] | None:
+def renamed(path: str, ours: dict[str, FileChange], theirs: dict[str, FileChange]
+            ) -> tuple[str, str] | None:
     """A file that both sides add: the same edit of a file that both delete?"""
     a, b = ours[path].sides(), theirs[path].sides()
     for old in ours.keys() & theirs.keys():
@@ -156,8 +158,8 @@ def compare_file(u: FileChange, d: FileChange) -> tuple[str, str]:
 def modes_differ(u: FileChange, d: FileChange) -> str:
     if bool(u.old_mode) != bool(d.old_mode) or bool(u.new_mode) != bool(d.new_mode):
         def verb(f: FileChange) -> str:
-            return "adds the file" if not f.old_mode else "deletes the file" if not f.new_mode else "changes the file"
-        return f"upstream {verb(u)}, the local commit {verb(d)}"
+            return "adds" if not f.old_mode else "deletes" if not f.new_mode else "changes"
+        return f"upstream {verb(u)} the file, the local commit {verb(d)} the file"
 
     def step(f: FileChange) -> tuple[int, int]:
         known = f.old_mode > 0 and f.new_mode > 0

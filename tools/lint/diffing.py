@@ -99,7 +99,7 @@ def unique_anchors(a: Sequence[bytes], alo: int, ahi: int, b: Sequence[bytes], b
 
 
 def rising(numbers: Sequence[int], place: Callable[[list[int], int], int] = bisect_left) -> set[int]:
-    """Which of the numbers are on a longest rising run; with bisect_right equal ones may follow each other."""
+    """Which of the numbers are on a longest rising run; bisect_right lets equal ones follow each other."""
     tails: list[int] = []               # the smallest end of a run of each length, and where it is
     ends: list[int] = []
     back: list[int] = []
@@ -275,7 +275,8 @@ def insertion_places(before: Before, image: Sequence[int], at: int, size: int) -
     return spots
 
 
-def same_context(before: Before, image: Sequence[int], old: tuple[int, int], new: tuple[int, int], size: int) -> bool:
+def same_context(before: Before, image: Sequence[int], old: tuple[int, int], new: tuple[int, int],
+                 size: int) -> bool:
     """Whether the lines around an edit are around its place, too."""
     for k in range(1, CONTEXT + 1):
         for i, want, step in ((old[0] - k, new[0] - k, -1), (old[1] + k - 1, new[1] + k - 1, 1)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import zlib
@@ -291,7 +292,7 @@ class Fixes:
                                "no fixes of it can be looked for: name it in full, or fetch it")
                 else:
                     mine.append(oid)
-            local_only = msg.SAUCE.match(p.subject) or msg.UBUNTU.match(p.subject) or msg.REVERT.match(p.subject)
+            local_only = any(rx.match(p.subject) for rx in (msg.SAUCE, msg.UBUNTU, msg.REVERT))
             nameless += not named and not local_only and len(p.commit.parents) < 2
             picks[p.commit.oid] = mine
             for h, part in msg.reverted(p.message):
@@ -346,7 +347,8 @@ class Fixes:
         for p in self.local:
             for _, note in msg.notes(p.message):
                 word = msg.first_hash_in(note, oid)
-                if word and msg.SQUASHED.search(note) and not msg.NEGATED.search(note.lower().partition(word)[0]):
+                if word and msg.SQUASHED.search(note) \
+                        and not msg.NEGATED.search(note.lower().partition(word)[0]):
                     return f"squashed into {p.name}"
         return None
 
@@ -356,7 +358,7 @@ class Fixes:
         return named == oid or (named == AMBIGUOUS and (not quoted or alike(quoted, subject)))
 
     def search(self, tips: Sequence[str]) -> list[Missing]:
-        """Fixes of what is carried, then fixes of those, and so on; `tips`: take only what is in their history."""
+        """Fixes of what is carried, then fixes of those, and so on; `tips`: only what their history has."""
         found: dict[str, Missing] = {}
         self.reference.load_commits(self.carried)
         level = [(oid, oid) for oid in self.carried]
@@ -426,8 +428,8 @@ class Fixes:
         def live(oid: str, depth: int = 0) -> bool:
             """Missing, and in force upstream."""
             f = state[oid]
-            return f.status == "missing" and (depth > 50 or not any(live(r.claim.oid, depth + 1)
-                                                                    for r in undo.get(oid, ())))
+            return f.status == "missing" and (
+                depth > 50 or not any(live(r.claim.oid, depth + 1) for r in undo.get(oid, ())))
 
         dead = {oid: next((r.claim.oid for r in undo.get(oid, ()) if live(r.claim.oid)), "")
                 for oid, f in state.items() if f.status == "missing" and not live(oid)}
@@ -458,11 +460,9 @@ class Fixes:
         path = Cache(self.reference, False).path.with_suffix(".releases")
         names: dict[str, str] = {}
         try:
-            lines = path.read_text().splitlines()
-            if lines and lines[0] == stamp and lines[-1] == "end":
-                names = dict(x.split(" ", 1) for x in lines[1:-1] if " " in x)
-        except (OSError, UnicodeDecodeError, ValueError):
-            pass
+            names = dict(json.loads(path.read_text())[stamp])
+        except (OSError, ValueError, LookupError, TypeError):
+            pass                        # another set of tags, or damaged
         ask = [f.claim.oid for f in found if f.claim.oid not in names]
         if ask:
             names.update({o: "not released" for o in ask})
@@ -474,7 +474,7 @@ class Fixes:
                         names[m[1]] = m[2] if m[2] != "undefined" else "not released"
             try:
                 part = path.with_suffix(f".{os.getpid()}")
-                part.write_text("\n".join([stamp, *(f"{k} {v}" for k, v in names.items()), "end"]) + "\n")
+                part.write_text(json.dumps({stamp: names}))
                 part.replace(path)
             except OSError:
                 pass                    # only a memory
@@ -491,8 +491,8 @@ class Fixes:
             mood = BAD if f.counts else GOOD if f.status.startswith(PRESENT) else DOUBT
             out.keys.append(key)
             out.rows.append([*map(Cell, (where, c.oid[:12], c.title, f.release)), Cell(f.status, mood)])
-            out.data.append({"local": p.key(), "picked": f.root, "fix": c.oid, "subject": c.title, "about": f.via,
-                             "release": f.release, "status": f.status, "missing": f.counts})
+            out.data.append({"local": p.key(), "picked": f.root, "fix": c.oid, "subject": c.title,
+                             "about": f.via, "release": f.release, "status": f.status, "missing": f.counts})
             if f.counts:
                 verb = "fixes" if c.kind == FIX else "reverts"
                 self.error("missing-fix", key, f"{c.title!r} {verb} {f.via[:12]}",
@@ -504,7 +504,8 @@ class Fixes:
                            "remove it from the ignore list", "warning")
         missing = sum(f.counts for f in found)
         present = sum(f.status.startswith(PRESENT) for f in found)
-        out.summary = (f"{len(self.carried)} upstream commits carried, {len(found)} fixes and reverts of them "
+        out.summary = (f"{len(self.carried)} upstream commits carried, {len(found)} fixes and reverts of "
+                       f"them "
                        f"upstream: {missing} missing, {present} present")
         return out
 
@@ -512,5 +513,5 @@ class Fixes:
 def alike(a: str, b: str) -> bool:
     """The same subject, however it was cut or cased."""
     x, y = (re.sub(r"\W+", " ", t).casefold().strip() for t in (a, b))
-    return bool(x) and bool(y) and (x == y
-                                    or (min(len(x), len(y)) >= 16 and (x.startswith(y) or y.startswith(x))))
+    short, long = sorted((x, y), key=len)
+    return bool(short) and (short == long or (len(short) >= 16 and long.startswith(short)))

@@ -304,13 +304,9 @@ class Git:
     def fetch(self, names: Sequence[str]) -> list[tuple[str, str, bytes] | None]:
         if self.batch is None:
             self.batch = Batch(self)
-        found: list[tuple[str, str, bytes] | None] = []
         try:
-            for at in range(0, len(names), 256):
-                part = names[at:at + 256]
-                self.batch.ask(part)
-                for name in part:
-                    found.append(self.batch.answer(name))
+            self.batch.ask(names)
+            return [self.batch.answer(name) for name in names]
         except Ambiguous:
             if len(names) == 1:
                 raise
@@ -318,7 +314,6 @@ class Git:
         except Err:
             self.batch = None
             raise
-        return found
 
     def object(self, name: str) -> tuple[str, str, bytes] | None:
         if name in self.store:
@@ -482,7 +477,7 @@ class Git:
         want = set(oids)
         if not want or not tips:
             return want
-        # the tips themselves are asked for, without their parents: one at least must be in the answer, and at its end
+        # the tips themselves are asked for, without their parents: one at least must be in the answer
         text = "\n".join([*sorted(want), *(t + "^!" for t in tips)]) + "\n"
         asked = want.union(tips)
         seen: set[str] = set()

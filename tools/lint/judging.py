@@ -147,7 +147,9 @@ def signatures(row: Row, chain: msg.Chain, signed: Sequence[tuple[int, str]]) ->
 
 
 def noted(p: Patch, up: Patch, low: int, signed: Sequence[tuple[int, str]]) -> tuple[bool, str]:
-    """Whether a note of the backporter's stands below line `low` and above who signs for it; else one astray."""
+    """Whether a note of the backporter's stands below line `low` and above who signs for it; else one
+    that stands elsewhere.
+    """
     old = {text for _, text in msg.notes(up.message)}
     mine = [(at, text) for at, text in msg.notes(p.message) if text not in old]
     final = signed[-1][0] if signed else len(msg.body_lines(p.message))     # a queue that nobody signs yet

@@ -6,6 +6,7 @@ Everything here is text in, data out.  The accepted forms are tables.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,25 +24,31 @@ class Origin(NamedTuple):
     below: bool         # of the kind that stands below the original's sign-offs
 
 
-# (form, regular expression, stands below the sign-offs).  Groups: hash, link.
-ORIGINS: Sequence[tuple[str, str, bool]] = (
-    ("git cherry-pick -x",
-     rf"\(\s*cherry[ -]picked from (?:upstream )?(?:commit )?(?P<hash>{HASH})\b(?P<link>[^)]*)\)", True),
-    ("adjusted pick", rf"\(\s*back[ -]?ported from (?:upstream )?(?:commit )?(?P<hash>{HASH})\b(?P<link>[^)]*)\)", True),
-    ("posted patch", rf"\(\s*(?:back[ -]?ported|cherry[ -]picked) from (?P<link><?{LINK}>?|<[^>\s]+@[^>\s]+>)[^)]*\)", True),
-    ("stable, first form", rf"commit (?P<hash>{HASH}) upstream\.?", False),
-    ("stable, second form", rf"\[\s*upstream commit (?P<hash>{HASH})\s*\]", False),
-    ("SUSE", rf"git-commit:\s*(?P<hash>{HASH})", False),
-    ("SUSE, not merged", rf"patch-mainline:\s*submitted,?.*?(?P<link>{LINK}|<[^>\s]+@[^>\s]+>).*", False),
-    ("DEP-3 with a hash",
-     rf"origin:\s*(?:upstream|backport)\s*,.*?(?:commit[:/ ]|\bid=|linus/|/c/|\bh=|,\s*)(?P<hash>{HASH})\b.*",
-     False),
-    ("DEP-3 with a link", rf"origin:\s*(?:upstream|backport)\s*,\s*(?P<link>{LINK}).*", False),
+NAMED = rf"(?P<hash>{HASH})"
+DEP3 = r"origin:\s*(?:upstream|backport)\s*,"
+# (regular expression, stands below the sign-offs).  Groups: hash, link.
+ORIGINS: Sequence[tuple[str, bool]] = (
+    # git cherry-pick -x
+    (rf"\(\s*cherry[ -]picked from (?:upstream )?(?:commit )?{NAMED}\b(?P<link>[^)]*)\)", True),
+    # an adjusted pick
+    (rf"\(\s*back[ -]?ported from (?:upstream )?(?:commit )?{NAMED}\b(?P<link>[^)]*)\)", True),
+    # a posted patch
+    (rf"\(\s*(?:back[ -]?ported|cherry[ -]picked) from (?P<link><?{LINK}>?|<[^>\s]+@[^>\s]+>)[^)]*\)", True),
+    # stable, two forms
+    (rf"commit {NAMED} upstream\.?", False),
+    (rf"\[\s*upstream commit {NAMED}\s*\]", False),
+    # SUSE, merged and not merged
+    (rf"git-commit:\s*{NAMED}", False),
+    (rf"patch-mainline:\s*submitted,?.*?(?P<link>{LINK}|<[^>\s]+@[^>\s]+>).*", False),
+    # DEP-3 with a hash, with a link
+    (rf"{DEP3}.*?(?:commit[:/ ]|\bid=|linus/|/c/|\bh=|,\s*){NAMED}\b.*", False),
+    (rf"{DEP3}\s*(?P<link>{LINK}).*", False),
 )
-COMPILED = [(re.compile(r"^\s*" + rx + r"\s*$", re.I), below) for _, rx, below in ORIGINS]
+COMPILED = [(re.compile(r"^\s*" + rx + r"\s*$", re.I), below) for rx, below in ORIGINS]
 # what only looks like one of them
-ATTEMPT = re.compile(r"^\s*[(\[]?\s*(?:(?:cherry[ -]?pick|back[ -]?port)(?:ed)?\s+from\b|upstream commit:?\s+[0-9a-f]{5}|"
-                     r"commit\s+[0-9a-f]{5,}\s+upstream|git-commit:\s*[0-9a-f]|origin:\s*(?:upstream|backport)).*", re.I | re.M)
+ATTEMPT = re.compile(r"^\s*[(\[]?\s*(?:(?:cherry[ -]?pick|back[ -]?port)(?:ed)?\s+from\b|"
+                     r"upstream commit:?\s+[0-9a-f]{5}|commit\s+[0-9a-f]{5,}\s+upstream|"
+                     r"git-commit:\s*[0-9a-f]|origin:\s*(?:upstream|backport)).*", re.I | re.M)
 MAIL_HEADERS = ("Git-commit", "Patch-mainline", "Origin")
 
 SIGNED = re.compile(r"^signed-off-by:\s*(.+?)\s*$", re.I)
@@ -51,19 +58,19 @@ NEGATED = re.compile(r"\b(?:not|no|without|lacks?|missing|omit\w*|exclud\w*)\b|n
 TRAILER = re.compile(r"^[A-Za-z][A-Za-z0-9-]*-by:\s", re.I)
 
 DOWNSTREAM = ("UBUNTU", "SAUCE", "NVIDIA", "UPSTREAM", "BACKPORT", "FROMLIST", "FROMGIT", "FROMEXTERN",
-              "FROMTREE",
-              "ANDROID", "CHROMIUM", "GKI", "DOWNSTREAM", "RHEL", "SUSE", "DEBIAN", "OPENEULER", "ANOLIS")
-PREFIX = re.compile(rf"^(?:(?:{'|'.join(DOWNSTREAM)})(?:/[A-Z0-9.]+)?:\s*|"
-                    r"\[(?:upstream|backport|backported|sauce|stable|\d+\.\d+(?:\.\d+)?(?:\.y)?)\]:?\s*)",
-                    re.I)
+              "FROMTREE", "ANDROID", "CHROMIUM", "GKI", "DOWNSTREAM", "RHEL", "SUSE", "DEBIAN", "OPENEULER",
+              "ANOLIS")
+PREFIX = re.compile(rf"^(?:(?:{'|'.join(DOWNSTREAM)})(?:/[A-Z0-9.]+)?:\s*|\[(?:upstream|backport|backported|"
+                    r"sauce|stable|\d+\.\d+(?:\.\d+)?(?:\.y)?)\]:?\s*)", re.I)
 SAUCE = re.compile(r"^(?:[A-Z0-9_-]+:\s*|\[[^\]]*\]\s*)*(?:SAUCE:|\[SAUCE\])")
 UBUNTU = re.compile(r"^UBUNTU:")
 REVERT = re.compile(r'^(?:[A-Z0-9_-]+:\s*)*Revert "(?P<subject>.+)"$')
 REVERTED = re.compile(rf"\b(?:(?P<part>partial\w*)\s+)?reverts?\s+(?:(?P<part2>part\w*)\s+(?:of\s+)?)?"
-                      rf"(?:the\s+)?(?:upstream\s+)?commits?\s+(?P<hashes>{HASH}\b(?:(?:\s*,\s*|\s+and\s+|\s*,\s*and\s+){HASH}\b)*)", re.I)
+                      r"(?:the\s+)?(?:upstream\s+)?commits?\s+"
+                      rf"(?P<hashes>{HASH}\b(?:(?:\s*,\s*|\s+and\s+|\s*,\s*and\s+){HASH}\b)*)", re.I)
 
 QUOTES = "\"'“”‘’„«»`"
-FIXES = re.compile(rf"^\s*fixes(?:\s*:|\s)\s*(?P<rest>.*(?:\n[ \t]+\S.*)*)", re.I | re.M)
+FIXES = re.compile(r"^\s*fixes(?:\s*:|\s)\s*(?P<rest>.*(?:\n[ \t]+\S.*)*)", re.I | re.M)
 FIXES_HASH = re.compile(r"(?<![0-9A-Za-z])(?P<hash>[0-9a-fA-F]{7,40})(?![0-9A-Za-z])")
 
 
@@ -96,16 +103,15 @@ def origins(message: str, headers: Sequence[tuple[str, str]] = ()) -> list[Origi
     lines += list(enumerate(body_lines(message)))[1:]
     for k, (at, text) in enumerate(lines):
         if at >= 0 and text.lstrip().startswith("(") and ")" not in text:       # wrapped
-            text = squeeze(" ".join([text]
-                                    + [more for _, more in lines[k + 1:k + 3]])).partition(")")[0] + ")"
+            text = squeeze(" ".join(more for _, more in lines[k:k + 3])).partition(")")[0] + ")"
         for rx, below in COMPILED:
             if m := rx.match(text):
                 got = m.groupdict()
                 link = (got.get("link") or "").strip()
                 if got.get("hash"):
                     link = next(iter(re.findall(LINK, link)), "")
-                found.append(Origin((got.get("hash") or "").lower(), link.strip("<>"), at, squeeze(text),
-                                    below))
+                named = (got.get("hash") or "").lower()
+                found.append(Origin(named, link.strip("<>"), at, squeeze(text), below))
                 break
     return found
 
@@ -124,9 +130,7 @@ def notes(message: str) -> list[tuple[int, str]]:
             continue
         whole = text
         for more in lines[at + 1:at + 12]:
-            if whole.rstrip().endswith("]"):
-                break
-            if not more.strip() or TRAILER.match(more):
+            if whole.rstrip().endswith("]") or not more.strip() or TRAILER.match(more):
                 break
             whole += " " + more.strip()
         m = NOTE.match(whole)
@@ -200,13 +204,7 @@ def name_of(identity: str) -> str:
 
 
 def chain(local: Sequence[tuple[int, str]], upstream: Sequence[str]) -> Chain:
-    rest = [who for _, who in local]
-    missing = []
-    for who in upstream:
-        if who in rest:
-            rest.remove(who)
-        else:
-            missing.append(who)
+    missing = tuple((Counter(upstream) - Counter(who for _, who in local)).elements())
     want = [w for w in upstream if w not in missing]
     at, last, added, ordered = 0, -1, [], True
     for line, who in local:
@@ -216,11 +214,10 @@ def chain(local: Sequence[tuple[int, str]], upstream: Sequence[str]) -> Chain:
             added.append(who)
             if at < len(want):
                 ordered = False
-    if at < len(want):          # present, but out of order: those left over are not additions
-        for who in want[at:]:
-            if who in added:
-                added.remove(who)
-    return Chain(tuple(missing), tuple(added), ordered and at == len(want), last)
+    for who in want[at:]:       # present, but out of order: those left over are not additions
+        if who in added:
+            added.remove(who)
+    return Chain(missing, tuple(added), ordered and at == len(want), last)
 
 
 def headline(subject: str) -> str:

@@ -51,7 +51,7 @@ class Pairing:
         return rows
 
     def refuse_unmerged(self, rows: Sequence[Row], mainline: Sequence[str], alone: bool) -> None:
-        """A commit that upstream never merged is no origin; `alone`: the reference is the branch's repository."""
+        """What upstream never merged is no origin; `alone`: the branch is in the reference itself."""
         named = [(row.up.commit.oid, row) for row in rows if row.up and row.up.commit]
         if not named or not self.reference:
             return
@@ -139,8 +139,8 @@ class Pairing:
         try:
             oid = self.reference.resolve(o.hash)
         except Ambiguous:
-            return None, f"{o.hash} is ambiguous in {self.reference.path}: more than one commit starts with it, " \
-                         "or a branch has that name"
+            return None, (f"{o.hash} is ambiguous in {self.reference.path}: more than one commit starts with it, "
+                          "or a branch has that name")
         if oid is None:
             return None, f"{self.reference.path} has no commit {o.hash[:40]}"
         return of_commit(self.reference, oid), ""

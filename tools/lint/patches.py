@@ -9,6 +9,7 @@ import email.parser
 import email.utils
 import gzip
 import hashlib
+import itertools
 import mailbox
 import os
 import re
@@ -45,27 +46,18 @@ class Hunk:
 
     def edits(self, base: int) -> list[Edit]:
         out = []
-        at, i = base, 0
-        while i < len(self.body):
-            if self.body[i][0] == b" ":
-                at, i = at + 1, i + 1
-                continue
-            start, new = at, []
-            while i < len(self.body) and self.body[i][0] != b" ":
-                if self.body[i][0] == b"-":
-                    at += 1
-                else:
-                    new.append(self.body[i][1])
-                i += 1
-            out.append(Edit(start, at, tuple(new)))
+        at = base
+        for context, group in itertools.groupby(self.body, lambda line: line[0] == b" "):
+            lines = list(group)
+            start = at
+            at += sum(sign != b"+" for sign, _ in lines)
+            if not context:
+                out.append(Edit(start, at, tuple(text for sign, text in lines if sign == b"+")))
         return out
 
     def tail(self) -> int:
         """Lines of context after the last change."""
-        n = 0
-        while n < len(self.body) and self.body[-1 - n][0] == b" ":
-            n += 1
-        return n
+        return next((n for n, (sign, _) in enumerate(reversed(self.body)) if sign != b" "), len(self.body))
 
 
 @dataclass
@@ -244,14 +236,8 @@ def extended_header(line: bytes, now: FileChange) -> bool:
             now.old_mode = now.new_mode = int(m[3], 8)
     elif m := re.match(rb"(old|new|new file|deleted file) mode (\d+)$", line):
         mode = int(m[2], 8)
-        if m[1] in (b"old", b"deleted file"):
-            now.old_mode = mode
-        if m[1] in (b"new", b"new file"):
-            now.new_mode = mode
-        if m[1] == b"new file":
-            now.old_mode = 0
-        if m[1] == b"deleted file":
-            now.new_mode = 0
+        now.old_mode, now.new_mode = {b"old": (mode, now.new_mode), b"new": (now.old_mode, mode),
+                                      b"new file": (0, mode), b"deleted file": (mode, 0)}[m[1]]
     elif m := re.match(rb"(rename|copy) (from|to) (.*)", line):
         path = unquote(m[3]).decode("utf-8", "surrogateescape")
         if m[2] == b"to":
@@ -446,8 +432,8 @@ def parse_mbox(raw: bytes, name: str) -> list[Patch]:
             f.write(re.sub(rb"^From ", guard, raw, flags=re.M))
             f.flush()
             with contextlib.closing(mailbox.mbox(f.name, create=False)) as box:
-                mails = [re.sub(rb"^>(>*From )", rb"\1", box.get_bytes(key), flags=re.M)
-                         for key in box.iterkeys()]
+                raws = [box.get_bytes(key) for key in box.iterkeys()]
+            mails = [re.sub(rb"^>(>*From )", rb"\1", mail, flags=re.M) for mail in raws]
     return [p for mail in mails if (p := parse_mail(mail, name))]
 
 
@@ -523,7 +509,7 @@ def place(want: Lines, old: Lines, low: int, near: int, exact: bool = False) -> 
 
 
 def nearest(spots: Sequence[int], near: int) -> int | None:
-    return min(spots, key=lambda s: abs(s - near), default=None)
+    return min(spots, key=lambda s: abs(s - near)) if spots else None
 
 
 def all_places(want: Lines, old: Lines, low: int = 0) -> list[int]:
@@ -568,7 +554,8 @@ class Onto:
                 patch.broken = patch.broken or f"{f.path()}: a binary patch cannot be applied in memory"
                 continue
             if (data is None) != (f.old_mode == 0):
-                patch.broken = f"does not apply: {f.old_path} {'is missing' if data is None else 'exists already'}"
+                what = "is missing" if data is None else "exists already"
+                patch.broken = f"does not apply: {f.old_path} {what}"
                 return
             new = apply_hunks(f.hunks, split(data or b""), False)
             if new is None:

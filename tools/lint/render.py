@@ -7,9 +7,9 @@ import os
 import shutil
 import sys
 import unicodedata
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from xml.sax.saxutils import escape, quoteattr
 
 GOOD, BAD, DOUBT, PLAIN = "good", "bad", "doubt", "plain"
 COLOURS = {GOOD: "\033[32m", BAD: "\033[1;31m", DOUBT: "\033[33m", PLAIN: ""}
@@ -58,12 +58,9 @@ def width(text: str) -> int:
 def fit(text: str, room: int) -> str:
     """Cut to the room, or padded to it."""
     if width(text) > room:
-        out = ""
-        for c in text:
-            if width(out + c) > room - 1:
-                break
-            out += c
-        text = out + "…"
+        while width(text) > room - 1:
+            text = text[:-1]
+        text += "…"
     return text + " " * (room - width(text))
 
 
@@ -117,10 +114,11 @@ def as_json(report: Report) -> str:
     }, indent=2, ensure_ascii=False) + "\n"
 
 
+MARKS = str.maketrans({**{c: "\\" + c for c in "\\`*_|[]#~"}, "<": "&lt;", ">": "&gt;", "@": "&#64;"})
+
+
 def md(text: str) -> str:
-    for c in "\\`*_|<>[]#@~":
-        text = text.replace(c, "\\" + c if c not in "<>@" else {"<": "&lt;", ">": "&gt;", "@": "&#64;"}[c])
-    return text
+    return text.translate(MARKS)
 
 
 def as_markdown(report: Report) -> str:
@@ -141,39 +139,27 @@ def as_markdown(report: Report) -> str:
 
 
 def as_junit(report: Report) -> str:
-    cases = []
-    failures = 0
     own: dict[str, list[Finding]] = {}
     for f in report.findings:
         own.setdefault(f.where, []).append(f)
-
-    def case(name: str, found: Sequence[Finding]) -> None:
-        nonlocal failures
-        errors = [f for f in found if f.level == "error"]
-        failures += bool(errors)
-        body = ""
-        if errors:
-            text = "\n".join(f"{f.text}; {f.remedy}" for f in errors)
-            body += f"<failure type={attr(errors[0].kind)} message={attr(errors[0].text)}>{xml(text)}</failure>"
-        warn = "\n".join(f"{f.text}; {f.remedy}" for f in found if f.level != "error")
-        body += f"<system-out>{xml(warn)}</system-out>" if warn else ""
-        cases.append(f"<testcase classname={attr(report.columns[0])} name={attr(name)}>{body}</testcase>")
-
-    for key in report.keys:
-        case(key, own.pop(key, []))
-    for where, found in own.items():
-        case(where or "the whole run", found)
-    return ('<?xml version="1.0" encoding="UTF-8"?>\n'
-            f'<testsuites><testsuite name={attr(report.title)} tests="{len(cases)}" failures="{failures}" errors="0">\n'
-            + "\n".join(cases) + "\n</testsuite></testsuites>\n")
-
-
-def xml(text: str) -> str:
-    return escape("\n".join(clean(t) for t in text.split("\n")))
-
-
-def attr(text: str) -> str:
-    return quoteattr(clean(text))
+    keys = [*report.keys, *(where for where in own if where not in report.keys)]
+    root = ET.Element("testsuites")
+    suite = ET.SubElement(root, "testsuite", name=clean(report.title), tests=str(len(keys)), errors="0")
+    failures = 0
+    for key in keys:
+        case = ET.SubElement(suite, "testcase", classname=report.columns[0],
+                             name=clean(key or "the whole run"))
+        found = own.pop(key, [])
+        for tag, level in (("failure", "error"), ("system-out", "warning")):
+            told = [f for f in found if f.level == level]
+            if told:
+                node = ET.SubElement(case, tag)
+                node.text = "\n".join(f"{clean(f.text)}; {clean(f.remedy)}" for f in told)
+                if level == "error":
+                    failures += 1
+                    node.attrib.update(type=told[0].kind, message=clean(told[0].text))
+    suite.set("failures", str(failures))
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
 def as_tsv(report: Report) -> str:
@@ -193,7 +179,8 @@ def render(report: Report, form: str, colour: str, out: object = None) -> str:
 
 
 FORMATS: dict[str, Callable[[Report], str]] = {
-    "table": as_text, "plain": as_text, "json": as_json, "markdown": as_markdown, "junit": as_junit, "tsv": as_tsv}
+    "table": as_text, "plain": as_text, "json": as_json, "markdown": as_markdown, "junit": as_junit,
+    "tsv": as_tsv}
 
 
 def progress(text: str) -> None:

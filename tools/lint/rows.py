@@ -18,7 +18,8 @@ REMEDY = {
     MISMATCH: "restore the upstream change, or say why it differs in a line `[name: why]` between the "
               "provenance line and your Signed-off-by",
     WHITESPACE: "restore upstream's white space, or add a line `[name: why]` above your Signed-off-by",
-    UNPROVEN: "give the tree that the patches apply to with --onto REV, or compare commits instead of patches",
+    UNPROVEN: "give the tree that the patches apply to with --onto REV, or compare commits instead of "
+              "patches",
     UNRESOLVED: "name the upstream commit in full, and give a repository that has it with --reference "
                 "(LINUX_GIT)",
     FETCH_FAILED: "make the source reachable and run again: nothing was compared",
@@ -30,7 +31,7 @@ REMEDY = {
 
 @dataclass
 class Row:
-    """A local commit without `up`: it has no counterpart.  Without `local`: a patch that the branch lacks."""
+    """Without `up` the local commit has no counterpart; without `local` the branch lacks a patch."""
     local: Patch | None
     up: Patch | None = None
     named: str = ""                 # what is shown when there is no upstream patch

@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 assert __package__
 TOOL = [sys.executable, "-m", __package__]
@@ -26,38 +27,30 @@ PICKS = 1000
 FILES, LINES = 200, 1500
 WHO = "A Developer <dev@up.example>"
 SIGNED = f"Signed-off-by: {WHO}\n"
+PICKED = "Signed-off-by: Bob <bob@distro.example>\n"
 BODY = ("The queue is drained before the device is told, so a request that arrives in between is lost\n"
         "and its owner waits for ever.  Take the lock first, as the other callers do, and say why.\n\n"
         "Seen on a board with %d queues after some hours of traffic.\n\n")
 # what the tool promises, in seconds and MiB
-LIMITS = {"lint 1000": 60, "fixes cold": 120, "fixes warm": 5, "memory": 1024}
-COLUMNS = ("commits", "built s", "size MB", "fixes cold s", "us/commit", "warm s", "+100 s", "MiB",
-           "lint 100 s",
-           "lint 1000 s", "MiB")
+LIMITS = {"lint 1000": 60, "fixes cold": 120, "fixes warm": 5, "lint MiB": 1024, "fixes MiB": 1024}
 
 
-class Import:
-    """The input side of one `git fast-import`."""
+def feed(repo: Path, commits: Iterable[str]) -> None:
+    """Write commits to a repository as they come."""
+    with subprocess.Popen(["git", "-C", str(repo), "fast-import", "--quiet", "--force", "--depth=5"],
+                          stdin=subprocess.PIPE) as p:
+        assert p.stdin
+        for text in commits:
+            p.stdin.write(text.encode("ascii"))
+    if p.returncode:
+        raise SystemExit("error: git fast-import failed; next: look at the free disk space")
 
-    def __init__(self, repo: Path):
-        self.process = subprocess.Popen(["git", "-C", str(repo), "fast-import", "--quiet", "--force",
-                                         "--depth=5"],
-                                        stdin=subprocess.PIPE)
-        assert self.process.stdin
-        self.out: IO[bytes] = self.process.stdin
 
-    def commit(self, branch: str, when: int, text: str, files: dict[str, str], start: str = "") -> None:
-        parts = [f"commit refs/heads/{branch}\n{people(when)}data {len(text)}\n{text}\n"]
-        if start:
-            parts.append(f"from {start}\n")
-        for path, data in files.items():
-            parts.append(f"M 100644 inline {path}\ndata {len(data)}\n{data}\n")
-        self.out.write("".join(parts).encode("ascii"))
-
-    def close(self) -> None:
-        self.out.close()
-        if self.process.wait():
-            raise SystemExit("error: git fast-import failed; next: look at the free disk space")
+def commit(branch: str, when: int, text: str, files: dict[str, str], start: str = "") -> str:
+    """One commit for fast-import."""
+    return (f"commit refs/heads/{branch}\n{people(when)}data {len(text)}\n{text}\n"
+            + (f"from {start}\n" if start else "")
+            + "".join(f"M 100644 inline {path}\ndata {len(data)}\n{data}\n" for path, data in files.items()))
 
 
 def people(when: int) -> str:
@@ -90,36 +83,36 @@ class Change(NamedTuple):
 
 def upstream(up: Path, size: int, changes: list[Change]) -> list[tuple[str, str]]:
     """Write upstream's history: (name, subject) of the commits that change nothing, then the changes."""
-    rng = random.Random(size)
-    when = 1_000_000_000
+    start = 1_000_000_000
     files = {path_of(n): source(n) for n in range(FILES)}
-    first = Import(up)
-    first.commit("master", when, f"start\n\n{SIGNED}", {p: "".join(x) for p, x in files.items()})
-    first.close()
-    parent, tree = git(up, "rev-parse", "master", "master^{tree}").split()
-    bulk = Import(up)
+    feed(up, [commit("master", start, f"start\n\n{SIGNED}", {p: "".join(x) for p, x in files.items()})])
+    root, tree = git(up, "rev-parse", "master", "master^{tree}").split()
     names: list[tuple[str, str]] = []
-    for n in range(size - len(changes) - 1):
-        when += 60
-        subject = f"area{n % 97}: Handle case {n} of the drain"
-        text = f"{subject}\n\n" + BODY % (n % 7)
-        if names and n % 4 == 0:
-            target, title = names[-1 - min(int(rng.expovariate(1 / 2000)), len(names) - 1)]
-            text += f'Fixes: {target[:12]} ("{title}")\n'
-        text += SIGNED
-        bulk.commit("master", when, text, {}, parent if not n else "")
-        # the tree stays, so the name of the commit is known here and can be fixed later
-        raw = f"tree {tree}\nparent {parent}\n{people(when)}\n{text}"
-        parent = hashlib.sha1(f"commit {len(raw)}\0{raw}".encode()).hexdigest()
-        names.append((parent, subject))
-    for n, c in enumerate(changes):
-        files[c.path][c.line] = c.new
-        bulk.commit("master", when + 60 * n, c.text, {c.path: "".join(files[c.path])})
-    bulk.close()
+
+    def history() -> Iterator[str]:
+        rng = random.Random(size)
+        parent, when = root, start
+        for n in range(size - len(changes) - 1):
+            when += 60
+            subject = f"area{n % 97}: Handle case {n} of the drain"
+            text = f"{subject}\n\n" + BODY % (n % 7)
+            if names and n % 4 == 0:
+                target, title = names[-1 - min(int(rng.expovariate(1 / 2000)), len(names) - 1)]
+                text += f'Fixes: {target[:12]} ("{title}")\n'
+            text += SIGNED
+            yield commit("master", when, text, {}, parent if not n else "")
+            # the tree stays, so the name of the commit is known here and can be fixed later
+            raw = f"tree {tree}\nparent {parent}\n{people(when)}\n{text}"
+            parent = hashlib.sha1(f"commit {len(raw)}\0{raw}".encode()).hexdigest()
+            names.append((parent, subject))
+        for n, c in enumerate(changes):
+            files[c.path][c.line] = c.new
+            yield commit("master", when + 60 * n, c.text, {c.path: "".join(files[c.path])})
+    feed(up, history())
     tags = "".join(f"create refs/tags/v{n + 1}.0 {oid}\n" for n, (oid, _) in enumerate(names[::15000]))
     git(up, "update-ref", "--stdin", data=tags)
-    assert git(up, "rev-parse",
-               f"master~{len(changes)}") == parent, "the names of the commits were computed wrongly"
+    last = git(up, "rev-parse", f"master~{len(changes)}")
+    assert last == names[-1][0], "the names of the commits were computed wrongly"
     return names
 
 
@@ -148,22 +141,22 @@ def build(where: Path, size: int) -> None:
     # the branch: every file has lines of its own, then the picks
     own = ["/* downstream */\n", "\n"]
     mine = {path_of(n): own + source(n) for n in range(FILES)}
-    when = 1_900_000_000
-    pick = Import(local)
-    pick.commit("master", when, f"SAUCE: own lines\n\n{SIGNED}", {p: "".join(x) for p, x in mine.items()},
-                parent)
-    for c, oid in list(zip(changes, oids))[:PICKS]:
-        when += 60
-        mine[c.path][c.line + len(own)] = c.new
-        pick.commit("master", when,
-                    f"{c.text}(cherry picked from commit {oid})\nSigned-off-by: Bob <bob@distro.example>\n",
-                    {c.path: "".join(mine[c.path])})
-    # another branch began before what it carries: commits that have fixes
-    old = names[-4000][0]
-    for k, (oid, subject) in enumerate(names[-3000::10]):
-        pick.commit("carried", when + k, f"{subject}\n\nWhy.\n\n(cherry picked from commit {oid})\n{SIGNED}",
-                    {f"c{k}": "x\n"}, old if not k else "")
-    pick.close()
+    start = 1_900_000_000
+    old = names[-4000][0]           # where a branch began before what it carries: commits that have fixes
+
+    def picks() -> Iterator[str]:
+        yield commit("master", start, f"SAUCE: own lines\n\n{SIGNED}",
+                     {p: "".join(x) for p, x in mine.items()},
+                     parent)
+        for n, (c, oid) in enumerate(zip(changes[:PICKS], oids)):
+            mine[c.path][c.line + len(own)] = c.new
+            yield commit("master", start + n, f"{c.text}(cherry picked from commit {oid})\n{PICKED}",
+                         {c.path: "".join(mine[c.path])})
+        for k, (oid, subject) in enumerate(names[-3000::10]):
+            yield commit("carried", start + k,
+                         f"{subject}\n\nWhy.\n\n(cherry picked from commit {oid})\n{SIGNED}",
+                         {f"c{k}": "x\n"}, old if not k else "")
+    feed(local, picks())
     (where / "bases").write_text(f"{parent} {old}")
 
 
@@ -198,6 +191,27 @@ def measure(cache: Path, *args: str, want: int) -> tuple[float, float]:
     return took, peak / 1024
 
 
+def figures(where: Path) -> dict[str, float]:
+    """Seconds, and MiB, of every kind of run."""
+    up = where / "up"
+    parent, old_base = (where / "bases").read_text().split()
+    both = ("-C", str(where / "local"), "--reference", str(up))
+    fixes = ("fixes", *both, f"{old_base}..carried")
+    with tempfile.TemporaryDirectory() as tmp:
+        cache = Path(tmp)
+        cold, mem1 = measure(cache, *fixes, want=1)
+        warm, mem2 = measure(cache, *fixes, want=1)
+        old = git(up, "rev-parse", "master")
+        feed(up, [commit("master", 2_000_000_000 + n, f'more {n}\n\nFixes: {parent[:12]} ("x")\n', {},
+                         old if not n else "") for n in range(100)])
+        more, _ = measure(cache, *fixes, want=1)
+        git(up, "update-ref", "refs/heads/master", old)
+        few, _ = measure(cache, "compare", *both, f"{parent}..master~{PICKS - 99}", want=0)
+        many, mem3 = measure(cache, "compare", *both, f"{parent}..master", want=0)
+    return {"fixes cold": cold, "fixes warm": warm, "fixes +100": more, "fixes MiB": max(mem1, mem2),
+            "lint 100": few, "lint 1000": many, "lint MiB": mem3}
+
+
 def main() -> int:
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("sizes", nargs="*", type=int, default=list(SIZES),
@@ -206,43 +220,17 @@ def main() -> int:
                     default=(os.environ.get("XDG_CACHE_HOME") or f"{Path.home()}/.cache")
                     + "/smmuv3-kdump/lint/speed")
     a = ap.parse_args()
-    print("  ".join(f"{c:>12}" for c in COLUMNS), flush=True)
     bad: list[str] = []
-    last: tuple[int, float] | None = None
     for size in a.sizes:
-        start = time.monotonic()
         where = Path(a.keep, str(size))
         build(where, size)
-        built = time.monotonic() - start
-        du = sum(f.stat().st_size for f in where.rglob("*.pack")) / 1e6
-        up, parent, old_base, both = where / "up", *(where / "bases").read_text().split(), (
-            "-C", str(where / "local"), "--reference", str(where / "up"))
-        with tempfile.TemporaryDirectory() as tmp:
-            cache = Path(tmp)
-            fixes = ("fixes", *both, f"{old_base}..carried")
-            cold, mem1 = measure(cache, *fixes, want=1)
-            warm, mem2 = measure(cache, *fixes, want=1)
-            old = git(up, "rev-parse", "master")
-            grow = Import(up)
-            for n in range(100):
-                grow.commit("master", 2_000_000_000 + n, f"more {n}\n\nFixes: {parent[:12]} (\"x\")\n", {},
-                            old if not n else "")
-            grow.close()
-            more, _ = measure(cache, *fixes, want=1)
-            git(up, "update-ref", "refs/heads/master", old)
-            few, _ = measure(cache, "compare", *both, f"{parent}..master~{PICKS - 99}", want=0)
-            many, mem3 = measure(cache, "compare", *both, f"{parent}..master", want=0)
-        row = (f"{size}", f"{built:.1f}", f"{du:.0f}", f"{cold:.1f}", f"{cold / size * 1e6:.1f}",
-               f"{warm:.2f}",
-               f"{more:.2f}", f"{max(mem1, mem2):.0f}", f"{few:.1f}", f"{many:.1f}", f"{mem3:.0f}")
-        print("  ".join(f"{c:>12}" for c in row), flush=True)
-        if last:
-            print(f"{'':>12}  {size / last[0]:.1f} times the commits: {cold / last[1]:.1f} times the time",
-                  flush=True)
-        last = (size, cold)
-        for name, got in zip(LIMITS, (many, cold, warm, max(mem1, mem2, mem3))):
-            if got > LIMITS[name]:
-                bad.append(f"{size} commits: {name} {got:.1f}, the limit is {LIMITS[name]}")
+        got = figures(where)
+        row = {"commits": size, **got, "cold us/commit": got["fixes cold"] / size * 1e6}
+        if size == a.sizes[0]:
+            print("  ".join(f"{name:>14}" for name in row))
+        print("  ".join(f"{value:14.6g}" for value in row.values()), flush=True)
+        bad += [f"{size} commits: {name} {got[name]:.1f}, the limit is {limit}"
+                for name, limit in LIMITS.items() if got[name] > limit]
     print("\n".join(bad) or "all within the limits: " + ", ".join(f"{k} {v}" for k, v in LIMITS.items()))
     return 1 if bad else 0
 

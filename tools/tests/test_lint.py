@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tools.lint import diffing
+from tools.lint.__main__ import main
 
 from .lintkit import BOB, FILE, TOOL, TOP, Repo, message, put, run, sub
 from .lintworld import C, World
@@ -44,6 +45,47 @@ def test_objects_that_cannot_be_fetched(world: World, tmp_path: Path) -> None:
     r = run("compare", "-C", str(world.local.path), "--reference", str(up), spec)
     assert r.statuses() == ["match", "fetch failed"] and r.code == 3, r.out
     assert r.kinds() == ["fetch-failed"]
+
+
+# --- how it is called --------------------------------------------------------------------------------
+
+def test_the_folder_alone(world: World, tmp_path: Path) -> None:
+    """Copied out and run from the directory above it, with nothing else of the repository in reach."""
+    shutil.copytree(TOP / "tools" / "lint", tmp_path / "lint", ignore=shutil.ignore_patterns("__pycache__"))
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
+    b = world.branch()
+    b.pick("docs")
+    spec = b.range()
+
+    def alone(*words: str) -> str:
+        p = subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert p.returncode == 0, p.stdout + p.stderr
+        return p.stdout
+    assert "1 rows: 1 match; 0 errors" in alone("-m", "lint", *args(world, spec))
+    assert "1 upstream commits carried" in alone("-m", "lint", "fixes", *args(world, spec)[1:])
+    assert "usage: " in alone("-m", "lint.speed", "--help")
+    names = sorted(f.stem for f in (tmp_path / "lint").glob("*.py"))
+    every = f"import importlib, sys\nfor name in {names}:\n    importlib.import_module('lint.' + name)\n"
+    files = alone("-c", every + "print(*(getattr(m, '__file__', None) or '' for m in list(sys.modules.values())))").split()
+    assert sum(f.startswith(str(tmp_path / "lint")) for f in files) > len(names)
+    assert not [f for f in files if f.startswith(str(TOP))]
+
+
+def test_modules_of_the_directory_are_not_loaded(world: World, tmp_path: Path) -> None:
+    """With -P a branch's own json.py stays out."""
+    b = world.branch()
+    b.pick("docs")
+    spec = b.range()
+    (tmp_path / "json.py").write_text("raise SystemExit('loaded')\n")
+    assert run(*args(world, spec), cwd=tmp_path).code == 0
+
+
+def test_main_in_the_same_process(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    b = world.branch()
+    b.pick("const", sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
+    assert main([*args(world, b.range()), "--format", "tsv"]) == 1 and "MISMATCH" in capsys.readouterr().out
+    assert main(["compare"]) == 2 and "usage: " in capsys.readouterr().err
+    assert main(["--help"]) == 0
 
 
 # --- usage and forms --------------------------------------------------------------------------------
