@@ -139,8 +139,8 @@ class Pairing:
         try:
             oid = self.reference.resolve(o.hash)
         except Ambiguous:
-            return None, (f"{o.hash} is ambiguous in {self.reference.path}: more than one commit starts with it, "
-                          "or a branch has that name")
+            return None, (f"{o.hash} is ambiguous in {self.reference.path}: more than one commit starts with "
+                          "it, or a branch has that name")
         if oid is None:
             return None, f"{self.reference.path} has no commit {o.hash[:40]}"
         return of_commit(self.reference, oid), ""

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 TOP = Path(__file__).resolve().parents[2]
 # From any directory: the package is found by PYTHONPATH alone, -P keeps modules of the directory out.
@@ -139,7 +140,7 @@ class Result:
     code: int
     out: str
     err: str
-    data: dict = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
 
     def rows(self) -> list[tuple[str, str, str]]:
         return [(r["patch_id"], r["subject"], r["sob"]) for r in self.data["rows"]]

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# flake8: noqa: E101,W191
 """An upstream history and a distribution's base, for the tests of tools/lint.
 
 Upstream went on after the base was cut off: the base lacks the refactoring in the middle, and
@@ -10,10 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-
 from .lintkit import (ALICE, BOB, EXEC, FILE, LINK, MIKE, MODULE, Edit, Repo, Tree, both, drop, message, put,
-                      sub, text,
-                     within)
+                      sub, text, within)
 
 C = "drivers/foo/foo.c"
 H = "drivers/foo/foo.h"
@@ -74,8 +73,8 @@ static int foo_legacy(struct foo_device *foo)
 	return 0;
 }
 
-""" + "".join(enable(q) for q in ("cmdq", "evtq", "priq")) + "".join(getter(n)
-                                                                     for n in range(8)) + """static int foo_reset(struct foo_device *foo)
+""" + "".join(enable(q) for q in ("cmdq", "evtq", "priq")) + "".join(map(getter, range(8))) \
+    + """static int foo_reset(struct foo_device *foo)
 {
 	int ret;
 
@@ -168,12 +167,14 @@ DOWNSTREAM = both(
 REFACTOR = both(
     sub(C, "#define FOO_OFFSET_7", "#define FOO_DEPTH\t64\n#define FOO_MAX\t2\n#define FOO_OFFSET_7"),
     sub(C, "static u32 foo_get_3(",
-        "static void foo_dump(struct foo_device *foo)\n{\n\tpr_info(\"foo\\n\");\n}\n\nstatic u32 foo_get_3("),
+        "static void foo_dump(struct foo_device *foo)\n{\n\tpr_info(\"foo\\n\");\n}\n\n"
+        "static u32 foo_get_3("),
     sub(C, "\t/* Clear what was latched */\n", "\t/* Clear latched errors before the queues come up */\n"),
     sub("Documentation/foo.rst", "It has queues.\n", "It has three queues.\n"),
 )
 
-ADOPT = "static int foo_adopt(struct foo_device *foo)\n{\n\tu32 cr0 = readl(foo->base + FOO_CR0);\n\n\tif (!(cr0 & FOO_EN))\n\t\treturn -ENODEV;\n\n\tfoo->adopted = true;\n\treturn 0;\n}\n\n"
+ADOPT = ("static int foo_adopt(struct foo_device *foo)\n{\n\tu32 cr0 = readl(foo->base + FOO_CR0);\n\n"
+         "\tif (!(cr0 & FOO_EN))\n\t\treturn -ENODEV;\n\n\tfoo->adopted = true;\n\treturn 0;\n}\n\n")
 
 # name -> (subject, edit)
 CHANGES: dict[str, tuple[str, Edit]] = {
@@ -185,10 +186,9 @@ CHANGES: dict[str, tuple[str, Edit]] = {
             "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n"),
         sub(H, "int foo_register(", "int foo_adopt(struct foo_device *foo);\nint foo_register("))),
     "const": ("foo: Wait longer", sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\n")),
-    "context": ("foo: Clear the other error register too", sub(C, "\twritel(0, foo->base + FOO_ERR);\n",
-                                                              "\twritel(0, foo->base + "
-                                                              "FOO_ERR);\n\twritel(0, foo->base + "
-                                                              "FOO_ERR2);\n")),
+    "context": ("foo: Clear the other error register too",
+                sub(C, "\twritel(0, foo->base + FOO_ERR);\n",
+                    "\twritel(0, foo->base + FOO_ERR);\n\twritel(0, foo->base + FOO_ERR2);\n")),
     "getter": ("foo: Read field 5 from the shadow",
                within(C, "foo_get_5(", "\tif (reg & FOO_BUSY)\n\t\treturn 0;\n",
                       "\tif (reg & FOO_BUSY)\n\t\treturn foo->shadow;\n")),
@@ -280,7 +280,8 @@ class World:
                         f"Signed-off-by: {BOB.replace('distro', 'up')}\nSigned-off-by: {ALICE}\nReviewed-by: "
                         f"{MIKE}\nSigned-off-by: {MIKE}\n")
             if name == "noted":
-                body = f"{subject}\n\nIt was crooked.\n\nSigned-off-by: {ALICE}\n[mike: fixed a typo]\nSigned-off-by: {MIKE}\n"
+                body = (f"{subject}\n\nIt was crooked.\n\nSigned-off-by: {ALICE}\n[mike: fixed a typo]\n"
+                        f"Signed-off-by: {MIKE}\n")
             oid = self.up.commit(here, body, [tip], author=author, encoding=encoding)
             self.ups[name] = Up(oid, subject, body, edit)
         # all of them are merged

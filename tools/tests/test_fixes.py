@@ -111,10 +111,10 @@ class History:
         self.local.ref("heads/master", self.here)
         return self.here
 
-    def run(self, *args: str, **how: object) -> Result:
-        env = {"XDG_CACHE_HOME": str(self.cache), **how.pop("env", {})}      # type: ignore[dict-item]
+    def run(self, *args: str, env: dict[str, str] | None = None, form: str = "json") -> Result:
         return run("fixes", "-C", str(self.local.path), "--reference", str(self.up.path), *args,
-                   f"{self.base}..{self.here}", env=env, **how)  # type: ignore[arg-type]
+                   f"{self.base}..{self.here}", form=form,
+                   env={"XDG_CACHE_HOME": str(self.cache), **(env or {})})
 
     def missing(self, *args: str) -> set[str]:
         r = self.run(*args)
@@ -252,7 +252,8 @@ def test_prefix_collisions_are_told_apart_by_subject(h: History) -> None:
     n = 0
     while True:
         subject = f"foo: Number {n}"
-        raw = f"tree {tree}\nparent {h.tip}\nauthor a <a@b> {n} +0000\ncommitter a <a@b> 1700000100 +0000\n\n{subject}\n".encode()
+        raw = (f"tree {tree}\nparent {h.tip}\nauthor a <a@b> {n} +0000\n"
+               f"committer a <a@b> 1700000100 +0000\n\n{subject}\n").encode()
         oid = hashlib.sha1(b"commit %d\0" % len(raw) + raw).hexdigest()
         if oid[:7] in seen:
             other, other_subject = seen[oid[:7]]

@@ -65,8 +65,9 @@ def test_the_folder_alone(world: World, tmp_path: Path) -> None:
     assert "1 upstream commits carried" in alone("-m", "lint", "fixes", *args(world, spec)[1:])
     assert "usage: " in alone("-m", "lint.speed", "--help")
     names = sorted(f.stem for f in (tmp_path / "lint").glob("*.py"))
-    every = f"import importlib, sys\nfor name in {names}:\n    importlib.import_module('lint.' + name)\n"
-    files = alone("-c", every + "print(*(getattr(m, '__file__', None) or '' for m in list(sys.modules.values())))").split()
+    every = (f"import importlib, sys\nfor name in {names}:\n    importlib.import_module('lint.' + name)\n"
+             "print(*(getattr(m, '__file__', None) or '' for m in list(sys.modules.values())))")
+    files = alone("-c", every).split()
     assert sum(f.startswith(str(tmp_path / "lint")) for f in files) > len(names)
     assert not [f for f in files if f.startswith(str(TOP))]
 
@@ -149,10 +150,11 @@ def test_formats(world: World, mixed: str, tmp_path: Path) -> None:
     assert sum(x.startswith("error: ") for x in lines) == 1 and sum(x.startswith("warning: ")
                                                                     for x in lines) == 1
     data = run(*base).data
-    assert [x["patch_id"] for x in data["rows"]] == ["match", "MISMATCH", "N/A",
-                                                     "match"] and data["errors"] == 1 and data["warnings"] == 1
+    assert [x["patch_id"] for x in data["rows"]] == ["match", "MISMATCH", "N/A", "match"]
+    assert data["errors"] == 1 and data["warnings"] == 1
     md = run(*base, form="markdown").out
-    assert md.count("\n| ") == 6 and "❌ MISMATCH" in md and "\\|" in md and "&lt;b&gt;" in md and "\x1b" not in md
+    assert md.count("\n| ") == 6 and "\x1b" not in md
+    assert all(x in md for x in ("❌ MISMATCH", "\\|", "&lt;b&gt;"))
     root = xml.etree.ElementTree.fromstring(run(*base, form="junit").out)
     suite = root[0]
     assert (suite.get("tests"), suite.get("failures")) == ("4", "1") and len(root.findall(".//failure")) == 1
@@ -213,7 +215,10 @@ FETCH = """
 import sys
 sys.path.insert(0, "tools")
 import archive, common
-common.main(lambda: print(*(archive.unpack(archive.fetch(name, suites=[suite])) for name, suite in {wanted!r}), sep="\\n"))
+def fetch():
+    for name, suite in {wanted!r}:
+        print(archive.unpack(archive.fetch(name, suites=[suite])))
+common.main(fetch)
 """
 # Packages that are not called python3-MODULE; requests takes chardet where it is there.
 PACKAGES = {"charset_normalizer": "python3-chardet", "dns": "python3-dnspython", "nacl": "python3-nacl"}
@@ -230,7 +235,7 @@ def unpacked(*wanted: tuple[str, str]) -> list[str]:
 
 
 def b4() -> tuple[list[str], dict[str, str]]:
-    """A b4 with `prep --check`: older releases have none, so it comes from the archive, and so does what it lacks."""
+    """A b4 with `prep --check`, which older releases lack: from the archive, with what it imports."""
     tops = unpacked(("b4", "trixie"), ("git-filter-repo", "own"))       # `b4 prep` runs git filter-repo
     while True:
         env = {"PYTHONPATH": ":".join(f"{top}/usr/lib/python3/dist-packages" for top in tops),

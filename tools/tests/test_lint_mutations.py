@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from .lintkit import ALICE, BOB, EXEC, FILE, LINK, MIKE, MODULE, Edit, Tree, both, drop, fake_git, message, put, run, sub, within
+from .lintkit import (ALICE, BOB, EXEC, FILE, LINK, MIKE, MODULE, Edit, Tree, both, drop, fake_git, message,
+                      put, run, sub, within)
 from .lintworld import ADOPT, C, H, Branch, World
 
 MATCH = "match"
@@ -223,7 +224,6 @@ def _(b: Branch) -> Want:
     tree = dict(b.world.base_tree)
     tree["drivers/misc/foo.c"] = tree.pop(C)
     c = b.world.branch(tree)
-    u = b.world.ups["getter"]
     c.pick("getter", within("drivers/misc/foo.c", "foo_get_5(", "\tif (reg & FOO_BUSY)\n\t\treturn 0;\n",
                             "\tif (reg & FOO_BUSY)\n\t\treturn foo->shadow;\n"))
     return Want(["context"], local=c.range())
@@ -394,7 +394,8 @@ def _(b: Branch) -> Want:
 
 @case("defect", "an abbreviated hash that is ambiguous")
 def _(b: Branch) -> Want:
-    b.pick("const", line=f"(cherry picked from commit {b.world.twins[0][:7]})\n")   # type: ignore[attr-defined]
+    twin = b.world.twins[0]     # type: ignore[attr-defined]
+    b.pick("const", line=f"(cherry picked from commit {twin[:7]})\n")
     return Want(["unresolved"], ["unresolved"], code=1, says="ambiguous")
 
 
@@ -679,7 +680,8 @@ def pair_of(b: Branch, up0: Tree, up1: Tree, base: Tree, local: Tree) -> str:
 
 def functions(*names: str) -> bytes:
     return b"#include <a.h>\n\n" + b"".join(
-        b"int %s(void)\n{\n\tint a;\n\n\ta = %s_x();\n\tif (a)\n\t\treturn %s_y();\n\treturn 0;\n}\n\n" % ((n.encode(),) * 3) for n in names)
+        b"int %s(void)\n{\n\tint a;\n\n\ta = %s_x();\n\tif (a)\n\t\treturn %s_y();\n\treturn 0;\n}\n\n"
+        % ((n.encode(),) * 3) for n in names)
 
 
 @case("defect", "a line of a function that the base lacks")
@@ -725,7 +727,8 @@ def mbox(b: Branch, *versions: tuple[int, list[str], bytes, bytes]) -> tuple[str
             raw = b.world.up.git("format-patch", "--stdout", "-1",
                                  f"--subject-prefix=PATCH v{version} {n}/{len(names)}", b.world.ups[name].oid)
             raw = raw.replace(b"\nSubject:",
-                              b"\nMessage-Id: <v%d-%d@x.example>\nReferences: <v%d-1@x.example>\nSubject:" % (version, n, version), 1)
+                              b"\nMessage-Id: <v%d-%d@x.example>\nReferences: <v%d-1@x.example>\nSubject:"
+                              % (version, n, version), 1)
             out += raw.replace(old, now)
     path = b.world.local.path / f"{len(b.world.local.trees)}.mbox"
     path.write_bytes(out)
@@ -910,21 +913,31 @@ FAULTS = {
     "hangs at rev-list": 'case "$*" in *rev-list*) exec sleep 60;; esac',
     "hangs at cat-file": 'case "$*" in *cat-file*) exec sleep 60;; esac',
     "prints nothing at rev-list": 'case "$*" in *rev-list*) exit 0;; esac',
-    "leaves the first commit out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed 2d; exit 0;; esac',
-    "leaves the last commit out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed "\\$d"; exit 0;; esac',
-    "leaves one in the middle out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed 3d; exit 0;; esac',
-    "leaves the boundary out": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | grep -v "^-" | sed 1d; exit 0;; esac',
-    "is killed in the list": 'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | head -n 1; kill -9 $$;; esac',
+    "leaves the first commit out":
+        'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed 2d; exit 0;; esac',
+    "leaves the last commit out":
+        'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed "\\$d"; exit 0;; esac',
+    "leaves one in the middle out":
+        'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | sed 3d; exit 0;; esac',
+    "leaves the boundary out":
+        'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | grep -v "^-" | sed 1d; exit 0;; esac',
+    "is killed in the list":
+        'case "$*" in *"rev-list --topo-order"*) $REAL "$@" | head -n 1; kill -9 $$;; esac',
     "is killed in an object": 'case "$*" in *cat-file*) $REAL "$@" | head -c 700; kill -9 $$;; esac',
     "ends early in an object": 'case "$*" in *cat-file*) $REAL "$@" | head -c 700; exit 0;; esac',
-    "gives other content": 'case "$*" in *cat-file*) $REAL "$@" | LC_ALL=C sed -u "s/FOO_TIMEOUT/FOO_TIMEOVT/"; exit 0;; esac',
-    "gives another message": 'case "$*" in *cat-file*) $REAL "$@" | LC_ALL=C sed -u "s/Alice/Aline/"; exit 0;; esac',
-    "calls everything missing": 'case "$*" in *cat-file*) while read x; do echo "$x missing"; done; exit 0;; esac',
-    "calls everything ambiguous": 'case "$*" in *cat-file*) while read x; do echo "$x ambiguous"; done; exit 0;; esac',
+    "gives other content":
+        'case "$*" in *cat-file*) $REAL "$@" | LC_ALL=C sed -u "s/FOO_TIMEOUT/FOO_TIMEOVT/"; exit 0;; esac',
+    "gives another message":
+        'case "$*" in *cat-file*) $REAL "$@" | LC_ALL=C sed -u "s/Alice/Aline/"; exit 0;; esac',
+    "calls everything missing":
+        'case "$*" in *cat-file*) while read x; do echo "$x missing"; done; exit 0;; esac',
+    "calls everything ambiguous":
+        'case "$*" in *cat-file*) while read x; do echo "$x ambiguous"; done; exit 0;; esac',
     "talks nonsense": 'case "$*" in *cat-file*) while read x; do echo "hello world"; done; exit 0;; esac',
     "fails at merge histories": 'case "$*" in *"rev-list --stdin"*) exit 1;; esac',
     "prints nothing at merge histories": 'case "$*" in *"rev-list --stdin"*) exit 0;; esac',
-    "is killed in merge histories": 'case "$*" in *"rev-list --stdin"*) $REAL "$@" | head -c 60; exit 0;; esac',
+    "is killed in merge histories":
+        'case "$*" in *"rev-list --stdin"*) $REAL "$@" | head -c 60; exit 0;; esac',
     "fails at refs": 'case "$*" in *for-each-ref*) exit 1;; esac',
 }
 

@@ -27,7 +27,8 @@ SMMU = "drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c"
 def smmu_source() -> bytes:
     out = "/* made up */\n#include \"arm-smmu-v3.h\"\n\n"
     for n in range(9):
-        out += f"static int arm_smmu_step_{n}(struct arm_smmu_device *smmu)\n{{\n\tint ret;\n\n\tret = arm_smmu_do_{n}(smmu);\n"
+        out += f"static int arm_smmu_step_{n}(struct arm_smmu_device *smmu)\n{{\n\tint ret;\n\n"
+        out += f"\tret = arm_smmu_do_{n}(smmu);\n"
         out += f"\tif (ret)\n\t\treturn ret;\n\n\treturn arm_smmu_done_{n}(smmu);\n}}\n\n"
     return out.encode()
 
@@ -66,7 +67,8 @@ class Published:
         parent = self.base
         for n, title in enumerate(V6):
             smmu_step(n, "\tdev_dbg(smmu->dev, \"downstream\\n\");\n" if n == 0 else "")(tree)
-            line = f"({'backported' if n == 0 else 'cherry picked'} from https://lore.example/all/v6-{n + 1}-nadia@up.example/)\n"
+            verb = "cherry picked" if n else "backported"
+            line = f"({verb} from https://lore.example/all/v6-{n + 1}-nadia@up.example/)\n"
             parent = self.repo.commit(tree,
                                       f"SAUCE: iommu/arm-smmu-v3: {title}\n\nBecause of "
                                       f"kdump.\n\nSigned-off-by: {NICK}\n{line}"
@@ -106,7 +108,8 @@ def posted(w: World, tmp_path: Path, names: list[str], *options: str, version: i
     for n, name in enumerate(names, 1):
         raw = mail_of(w, name, f"--subject-prefix=PATCH v{version} {n}/{len(names)}", *options)
         out += re.sub(rb"\nSubject:",
-                      b"\nMessage-Id: <v%d-%d@up.example>\nReferences: <v%d-1@up.example>\nSubject:" % (version, n, version), raw, 1)
+                      b"\nMessage-Id: <v%d-%d@up.example>\nReferences: <v%d-1@up.example>\nSubject:"
+                      % (version, n, version), raw, 1)
     path = tmp_path / f"v{version}.mbox"
     path.write_bytes(out)
     return path
@@ -132,7 +135,8 @@ def test_the_sender_s_diff_does_not_decide(world: World, tmp_path: Path, options
 
 
 def test_sibling_function_is_seen_without_upstream_objects(world: World, tmp_path: Path) -> None:
-    for options in ([], ["-U1"], ["-W"]):
+    choices: list[list[str]] = [[], ["-U1"], ["-W"]]
+    for options in choices:
         b = world.branch()
         b.pick("sibling", within(C, "foo_enable_priq(struct", "\tenables |= FOO_EN;\n",
                                  "\tenables |= FOO_EN | FOO_EVT;\n"), line="")
@@ -148,10 +152,10 @@ def test_missing_extra_reordered(world: World, tmp_path: Path) -> None:
     for n in ("quirk", "const", "include", "docs"):
         b.pick(n, line="")
     r = run("compare", "-C", str(world.local.path), "--series", str(series), b.range())
-    assert sorted(zip([x["local_subject"] or x["upstream_subject"] for x in r.data["rows"]],
-                      r.statuses())) == sorted([
+    names = [x["local_subject"] or x["upstream_subject"] for x in r.data["rows"]]
+    assert sorted(zip(names, r.statuses())) == sorted([
         ("foo: Add a quirk", "reordered"), ("foo: Wait longer", "match"),
-                          ("foo: Include what is used", "extra"),
+        ("foo: Include what is used", "extra"),
         ("foo: Read field 5 from the shadow", "missing"), ("foo: Say more about errors", "match")]), r.out
     assert r.kinds() == ["extra", "missing", "reordered"] and r.code == 1
 
@@ -195,10 +199,10 @@ def test_forms_of_the_reference(world: World, tmp_path: Path) -> None:
     maildir, plain, series = tmp_path / "md", tmp_path / "dir", tmp_path / "ser"
     for d in (maildir / "cur", maildir / "new", maildir / "tmp", plain, series):
         d.mkdir(parents=True)
-    for n, m in enumerate(mails):
-        (maildir / "cur" / f"{9 - n}.x:2,S").write_bytes(m)
-        (plain / f"000{n}-x.patch").write_bytes(m)
-        (series / f"z{9 - n}.patch").write_bytes(re.sub(rb"PATCH v1 \d/\d", b"PATCH", m))
+    for k, m in enumerate(mails):
+        (maildir / "cur" / f"{9 - k}.x:2,S").write_bytes(m)
+        (plain / f"000{k}-x.patch").write_bytes(m)
+        (series / f"z{9 - k}.patch").write_bytes(re.sub(rb"PATCH v1 \d/\d", b"PATCH", m))
     (series / "series").write_text("# the order\nz9.patch\nz8.patch  # second\n")
     for where in (mbox, zipped, maildir, plain, series,
                   f"{world.ups['reorderA'].oid}~1..{world.ups['reorderB'].oid}"):
@@ -292,7 +296,8 @@ def encode(raw: bytes, how: str) -> bytes:
     head, _, body = raw.partition(b"\n\n")
     head = re.sub(rb"(?mi)^(Content-.*|MIME-Version:.*)\n?", b"", head).rstrip(b"\n")
     data = base64.encodebytes(body) if how == "base64" else quopri.encodestring(body)
-    return head + b"\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: " + how.encode() + b"\n\n" + data
+    return (head + b"\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n"
+            b"Content-Transfer-Encoding: " + how.encode() + b"\n\n" + data)
 
 
 @pytest.mark.parametrize("name, mangle, status", [
@@ -357,8 +362,9 @@ def test_a_provenance_that_cannot_be_had_is_not_passed_over(world: World, tmp_pa
         r = run("compare", "-C", str(world.local.path), "--series", str(path), b.range())
         assert (r.statuses(), r.code) == (["unresolved"], 1), r.out
     # the posted patch says the same of itself: inherited
-    path.write_bytes(path.read_bytes().replace(b"\nSigned-off-by: Alice",
-                                               f"\n[ Upstream commit {'dead' * 10} ]\n\nSigned-off-by: Alice".encode(), 1))
+    signed = b"\nSigned-off-by: Alice"
+    origin = b"\n[ Upstream commit %s ]\n" % (b"dead" * 10)
+    path.write_bytes(path.read_bytes().replace(signed, origin + signed, 1))
     b = world.branch()
     u = world.ups["const"]
     b.commit(u.message.replace("\nSigned-off-by: Alice",
