@@ -60,11 +60,8 @@ def read_history(git: Git, tips: Sequence[str], known: Sequence[str], picks: boo
             raise GitError(f"git log printed a strange record: {head[:60]!r}", "run git fsck") from None
         if not len(seen) % 20000:
             progress(f"reading the history: {len(seen)} commits")
-        for word in telling:
-            if word in body:
-                yield from records_of(words[0].decode("ascii", "replace"), body.decode("utf-8", "replace"),
-                                      picks)
-                break
+        if any(map(body.__contains__, telling)):
+            yield from records_of(words[0].decode("ascii", "replace"), body.decode("utf-8", "replace"), picks)
     progress("")
     if not known:
         wanted.extend(int(t[:16], 16) for t in tips)

@@ -354,6 +354,10 @@ class Git:
             self.commits[oid] = parse_commit(oid, self.need(oid, "commit"))
         return self.commits[oid]
 
+    def parent_tree(self, commit: Commit) -> str:
+        """The tree before a commit; "" is the empty one."""
+        return self.commit(commit.parents[0]).tree if commit.parents else ""
+
     def load_commits(self, oids: Iterable[str]) -> None:
         """Read many commits in one go."""
         want = [o for o in dict.fromkeys(oids) if o not in self.commits]

@@ -131,7 +131,7 @@ class Patch:
     legible: bool = True
     broken: str = ""                        # why the change cannot be read
     thread: str = ""
-    where: Onto | None = None          # the tree it was applied to
+    where: Onto | None = None               # the tree it was applied to
     seen: dict[str, bool] = field(default_factory=dict)
 
     def key(self) -> str:
@@ -145,17 +145,14 @@ class Patch:
     def changes(self) -> list[FileChange]:
         if self.files is None:
             assert self.commit and self.git
-            parent = self.git.commit(self.commit.parents[0]).tree if self.commit.parents else ""
             self.files = [FileChange(e.path, e.path, e.mode0, e.mode1, e.oid0, e.oid1, git=self.git)
-                          for e in self.git.changes(parent, self.commit.tree)]
+                          for e in self.git.changes(self.git.parent_tree(self.commit), self.commit.tree)]
         return self.files
 
     def had(self, path: str) -> bool | None:
         """Whether the tree before the change had a path; None: not known."""
         if self.commit and self.git:
-            if not self.commit.parents:
-                return False
-            return self.git.lookup(self.git.commit(self.commit.parents[0]).tree, path) is not None
+            return self.git.lookup(self.git.parent_tree(self.commit), path) is not None
         return self.seen.get(path) if self.where is None else self.where.had(self, path)
 
 

@@ -84,26 +84,15 @@ def table(report: Report, room: int, colour: bool) -> str:
     return "\n".join(out) + "\n"
 
 
-def findings_text(report: Report, colour: bool) -> str:
-    out = []
-    for f in sorted(report.findings, key=lambda f: f.level != "error"):
-        head = f.level
-        if colour:
-            head = COLOURS[BAD if f.level == "error" else DOUBT] + head + RESET
-        where = f"{clean(f.where)}: " if f.where else ""
-        out.append(f"{head}: {where}{clean(f.text)}; {clean(f.remedy)}\n")
-    return "".join(out)
-
-
 def as_text(report: Report, room: int = 0, colour: bool = False) -> str:
-    parts = [report.title, "\n\n"]
+    out = report.title + "\n\n"
     if report.rows:
-        parts.append(table(report, room, colour) + "\n")
-    parts.append(findings_text(report, colour))
-    if report.findings:
-        parts.append("\n")
-    parts.append(report.summary + "\n")
-    return "".join(parts)
+        out += table(report, room, colour) + "\n"
+    for f in sorted(report.findings, key=lambda f: f.level != "error"):
+        paint = COLOURS[BAD if f.level == "error" else DOUBT] if colour else ""
+        where = f"{clean(f.where)}: " if f.where else ""
+        out += f"{paint}{f.level}{RESET if colour else ''}: {where}{clean(f.text)}; {clean(f.remedy)}\n"
+    return out + ("\n" if report.findings else "") + report.summary + "\n"
 
 
 def as_json(report: Report) -> str:

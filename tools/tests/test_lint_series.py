@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.lint.patches import parse_mbox
+
 from .lintkit import ALICE, BOB, FILE, MIKE, Edit, Repo, Tree, message, put, run, sub, within
 from .lintworld import C, CHANGES, World
 
@@ -458,3 +460,13 @@ def test_fetching(world: World, tmp_path: Path, archive: str) -> None:
         assert (r.statuses(), r.code) == ([status], code), (k, r.out, r.err)
         r = run("compare", "-C", str(world.local.path), b.range(), env=env)         # not asked to fetch
         assert (r.statuses(), r.code) == (["unresolved"], 1)
+
+
+def test_a_sentence_that_starts_with_from() -> None:
+    """`git format-patch --stdout` leaves it as it is; it does not cut the mail in two."""
+    mail = (b"From %s Mon Sep 17 00:00:00 2001\nFrom: A <a@x.example>\nSubject: [PATCH] a: Two\n\nWhy.\n\n"
+            b"From here on it is two.\n>From there it was one.\n---\n a | 1 +\n\ndiff --git a/a b/a\n"
+            b"new file mode 100644\n--- /dev/null\n+++ b/a\n@@ -0,0 +1 @@\n+x\n-- \n2.39\n\n" % (b"0" * 40))
+    got = parse_mbox(mail * 2, "x.mbox")
+    assert [(len(p.files or []), p.broken) for p in got] == [(1, ""), (1, "")]
+    assert "\n\nFrom here on it is two.\nFrom there it was one.\n" in got[0].message
