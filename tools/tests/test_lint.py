@@ -323,44 +323,25 @@ def render(functions: list[list[str]]) -> bytes:
     return ("/* a file */\n\n" + "\n".join("\n".join(f) for f in functions) + "\n").encode()
 
 
-SEED = int(os.environ.get("LINT_SEED", "20260"))
+Code = list[list[str]]
+Place = tuple[int, int, str, list[str]]         # function, line, kind of edit, new lines
 
 
-@pytest.mark.parametrize("seed", range(SEED, SEED + 40))
-def test_random_edits(tmp_path: Path, seed: int) -> None:
-    """The seed is in the test's name; LINT_SEED starts elsewhere."""
-    rng = random.Random(seed)
-    r = Repo(tmp_path)
-    start = random_source(rng, rng.randint(6, 30))
-    r_root = r.commit({"a.c": (FILE, render(start))}, message("a: Start"), [])
-    up0 = [list(f) for f in start]
-    local0 = [list(f) for f in start]
-    places = rng.sample(range(len(start)), 3)       # nobody else touches the functions that are edited
-    for side in (up0, local0):                      # each side has gone its own way
-        for n in range(len(side)):
-            if n in places or rng.random() < .6:
-                continue
-            at = rng.randrange(4, len(side[n]) - 3)
-            side[n].insert(at, f"\tother_{rng.randrange(1000)}(d);")
-        extra = [[f"static int own_{rng.randrange(10 ** 6)}(struct dev *d)", "{", "\treturn 0;", "}", ""]
-                 for _ in range(rng.randint(0, 3))]
-        side.insert(0, sum(extra, []) or ["", ""])
-    edits = []
-    for n in places:
-        # blank lines would be white space
-        at = rng.choice([k for k in range(4, len(start[n]) - 4) if start[n][k]])
-        kind = rng.choice(("insert", "delete", "replace"))
-        edits.append((n + 1, at, kind,
-                      [f"\tnew_{rng.randrange(10 ** 6)}(d);" for _ in range(rng.randint(1, 4))]))
+def diverge(rng: random.Random, side: Code, places: list[int]) -> None:
+    """Changes of a side's own, away from the places that are edited."""
+    for n in range(len(side)):
+        if n in places or rng.random() < .6:
+            continue
+        at = rng.randrange(4, len(side[n]) - 3)
+        side[n].insert(at, f"\tother_{rng.randrange(1000)}(d);")
+    extra = [[f"static int own_{rng.randrange(10 ** 6)}(struct dev *d)", "{", "\treturn 0;", "}", ""]
+             for _ in range(rng.randint(0, 3))]
+    side.insert(0, sum(extra, []) or ["", ""])
 
-    def apply(side: list[list[str]]) -> list[list[str]]:
-        out = [list(f) for f in side]
-        for n, at, kind, new in edits:
-            out[n][at:at + (kind != "insert")] = [] if kind == "delete" else new
-        return out
-    up1, local1 = apply(up0), apply(local0)
-    defect = rng.choice(("none", "none", "none", "lost", "extra", "changed", "white", "moved", "sibling"))
-    n, at, kind, new = edits[0]
+
+def spoil(rng: random.Random, defect: str, edit: Place, places: list[int], local0: Code, local1: Code) -> str:
+    """Put a defect into the backport; the one that it is, as not every edit can have each."""
+    n, at, kind, new = edit
     if defect == "lost":
         local1[n] = list(local0[n])
     elif defect == "extra":
@@ -382,6 +363,40 @@ def test_random_edits(tmp_path: Path, seed: int) -> None:
             local1[n][at + 1:at + 1] = new
         else:
             defect = "none"
+    return defect
+
+
+SEED = int(os.environ.get("LINT_SEED", "20260"))
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + 40))
+def test_random_edits(tmp_path: Path, seed: int) -> None:
+    """The seed is in the test's name; LINT_SEED starts elsewhere."""
+    rng = random.Random(seed)
+    r = Repo(tmp_path)
+    start = random_source(rng, rng.randint(6, 30))
+    r_root = r.commit({"a.c": (FILE, render(start))}, message("a: Start"), [])
+    up0 = [list(f) for f in start]
+    local0 = [list(f) for f in start]
+    places = rng.sample(range(len(start)), 3)       # nobody else touches the functions that are edited
+    diverge(rng, up0, places)                       # each side has gone its own way
+    diverge(rng, local0, places)
+    edits: list[Place] = []
+    for n in places:
+        # blank lines would be white space
+        at = rng.choice([k for k in range(4, len(start[n]) - 4) if start[n][k]])
+        kind = rng.choice(("insert", "delete", "replace"))
+        edits.append((n + 1, at, kind,
+                      [f"\tnew_{rng.randrange(10 ** 6)}(d);" for _ in range(rng.randint(1, 4))]))
+
+    def apply(side: list[list[str]]) -> list[list[str]]:
+        out = [list(f) for f in side]
+        for n, at, kind, new in edits:
+            out[n][at:at + (kind != "insert")] = [] if kind == "delete" else new
+        return out
+    up1, local1 = apply(up0), apply(local0)
+    defect = rng.choice(("none", "none", "none", "lost", "extra", "changed", "white", "moved", "sibling"))
+    defect = spoil(rng, defect, edits[0], places, local0, local1)
     up_parent = r.commit({"a.c": (FILE, render(up0))}, message("a: Up"), [r_root])
     up = r.commit({"a.c": (FILE, render(up1))}, message("a: Change"), [up_parent])
     base = r.commit({"a.c": (FILE, render(local0))}, message("a: Down"), [r_root])
