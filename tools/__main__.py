@@ -14,37 +14,37 @@ from . import check, common
 from .common import USAGE, Err
 from .crash import test
 from .kernel import bench, gate, kunit
+from .lint import __main__ as lint
+from .lint import speed
 from .queue import bases, config, tree
 from .queue.store import Store
 
 
-def _lint_options(*names: str) -> list[str]:
-    """`--repo X` for REPO=X of the command line, and so on."""
-    given = [name for name in names if os.environ.get(name)]
-    return [word for name in given for word in (f"--{name.lower()}", os.environ[name])]
+# A variable of make's command line, and lint's option of that meaning.
+OPTIONS = {"REPO": "-C", "SERIES": "--series", "FORMAT": "--format", "IGNORE": "--ignore"}
+
+
+def _options(*names: str) -> list[str]:
+    return [word for name in names if os.environ.get(name) for word in (OPTIONS[name], os.environ[name])]
 
 
 def lint_branch() -> int:
     """make lint: RANGE=A..B of any repository, or the queue of BASE beside the newest base's."""
-    options = _lint_options("REPO", "SERIES", "FORMAT")
     if os.environ.get("RANGE"):
-        from .lint import __main__ as lint
-    return lint.main(["compare", *options, os.environ["RANGE"]])
+        return lint.main(["compare", *_options("REPO", "SERIES", "FORMAT"), os.environ["RANGE"]])
     mine, newest = bases.get(os.environ.get("BASE") or bases.default().name), bases.newest()
-    trees = [str(tree.EditTree(Store(base.name, "")).path) for base in (mine, newest)]
-    there = [word for option, path in zip(("--repo", "--reference"), trees) if os.path.isdir(path)
-             for word in (option, path)]
-    series = [] if "--series" in options else ["--series", str(newest.patches)]
-    from .lint import __main__ as lint
-    return lint.main(["compare", *there, *series, *options, str(mine.patches)])
+    # Where a change stands can only be proved in the trees.
+    mine_tree, newest_tree = (str(tree.EditTree(Store(base.name, "")).tree()) for base in (mine, newest))
+    series = os.environ.get("SERIES") or str(newest.patches)
+    return lint.main(["compare", "-C", mine_tree, "--reference", newest_tree, "--series", series,
+                      *_options("FORMAT"), str(mine.patches)])
 
 
 def lint_fixes() -> int:
     """make fixes: RANGE=A..B of any repository."""
     if not os.environ.get("RANGE"):
         raise Err("no RANGE= given", "make fixes RANGE=A..B REPO=<repository> LINUX_GIT=<upstream>", USAGE)
-    from .lint import __main__ as lint
-    return lint.main(["fixes", *_lint_options("REPO", "IGNORE", "FORMAT"), os.environ["RANGE"]])
+    return lint.main(["fixes", *_options("REPO", "IGNORE", "FORMAT"), os.environ["RANGE"]])
 
 
 VERBS: dict[str, Callable[[], int]] = {
@@ -58,6 +58,7 @@ VERBS: dict[str, Callable[[], int]] = {
     "refresh": tree.refresh,
     "lint": lint_branch,
     "fixes": lint_fixes,
+    "bench-lint": lambda: speed.main([]),
     "menuconfig": config.menuconfig,
 }
 

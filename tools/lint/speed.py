@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -212,14 +213,14 @@ def figures(where: Path) -> dict[str, float]:
             "lint 100": few, "lint 1000": many, "lint MiB": mem3}
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("sizes", nargs="*", type=int, default=list(SIZES),
                     help=f"numbers of commits (default: {SIZES})")
     ap.add_argument("--keep", metavar="DIR", help="where the repositories are made and kept",
                     default=(os.environ.get("XDG_CACHE_HOME") or f"{Path.home()}/.cache")
                     + "/smmuv3-kdump/lint/speed")
-    a = ap.parse_args()
+    a = ap.parse_args(argv)
     bad: list[str] = []
     for size in a.sizes:
         where = Path(a.keep, str(size))
@@ -236,4 +237,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
