@@ -36,8 +36,8 @@ def lint_branch() -> int:
     # Where a change stands can only be proved in the trees.
     mine_tree, newest_tree = (str(tree.EditTree(Store(base.name, "")).tree()) for base in (mine, newest))
     series = os.environ.get("SERIES") or str(newest.patches)
-    return lint.main(["compare", "-C", mine_tree, "--reference", newest_tree, "--series", series,
-                      *_options("FORMAT"), str(mine.patches)])
+    return lint.main(["compare", "-C", mine_tree, "--onto", tree.BASE_REF, "--reference", newest_tree,
+                      "--series", series, *_options("FORMAT"), str(mine.patches)])
 
 
 def lint_fixes() -> int:

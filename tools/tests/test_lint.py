@@ -212,9 +212,8 @@ def test_check_speaks_b4(world: World, tmp_path: Path) -> None:
 
 # How the tests reach the archive: run at the checkout's top, prints where each package was unpacked.
 FETCH = """
-import sys
-sys.path.insert(0, "tools")
-import archive, common
+from tools import common
+from tools.queue import archive
 def fetch():
     for name, suite in {wanted!r}:
         print(archive.unpack(archive.fetch(name, suites=[suite])))
