@@ -50,6 +50,12 @@ def git(where: Path, *args: str, data: str | None = None, check: bool = True) ->
     return done.stdout.strip()
 
 
+def show(what: str) -> list[str]:
+    """The command that prints the value of an expression of our modules, as main() runs a verb."""
+    return [PYTHON, "-c", "import pathlib; from tools import common; from tools.kernel import build; "
+            f"from tools.queue import archive, bases, config; common.main(lambda: print({what}))"]
+
+
 def errors(done: subprocess.CompletedProcess[str]) -> int:
     return sum(line.startswith("error: ") for line in done.stderr.splitlines())
 
@@ -118,6 +124,14 @@ class Project:
     def verb(self, name: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         """As `make` runs it."""
         return self.run(PYTHON, "-m", "tools", name, code=code, **env)
+
+    def call(self, what: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """Print the value of an expression of our modules, in place of a verb."""
+        return self.run(*show(what), code=code, **env)
+
+    def build(self, count: int | None = None, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """Print the path of the test kernel with so many patches of the queue."""
+        return self.call(f"build.build('9.8', {count}).image", code, **env)
 
     def tree(self, code: int | None = 0, **env: str) -> Path:
         return Path(self.verb("tree", code=code, **env).stdout.strip())

@@ -19,12 +19,11 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from .conftest import PYTHON, Project, errors, git, kernel_tree
+from .conftest import Project, errors, git, kernel_tree, show
 
 CODENAME = platform.freedesktop_os_release()["VERSION_CODENAME"]
 NATIVE = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True).stdout.strip()
-FETCH = ("import sys; sys.path.insert(0, 'tools'); import archive, common; "
-         "common.main(lambda: print(archive.fetch({0!r}, arch={1!r}, suites={2!r})))")
+FETCH = "archive.fetch({0!r}, arch={1!r}, suites={2!r})"
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -75,9 +74,13 @@ class Repo:
         self.keys = root / "gpg"
         self.keys.mkdir(mode=0o700)
         self.key = self.new_key("archive")
-        self.handler = type("Knobs", (Handler,), {"seen": [], "cut": "none"})
+
+        class Knobs(Handler):
+            seen: list[str] = []
+
+        self.handler: type[Handler] = Knobs
         self.server = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", 0), functools.partial(self.handler, directory=str(self.root)))     # type: ignore[arg-type]
+            ("127.0.0.1", 0), functools.partial(self.handler, directory=str(self.root)))
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.address = f"127.0.0.1:{self.server.server_address[1]}"
         self.entry(f"deb [signed-by={self.key}] http://{self.address}/ {CODENAME} main\n")
@@ -163,7 +166,7 @@ def repo(project: Project, tmp_path: Path) -> Iterator[Repo]:
 
 def fetch(project: Project, package: str, arch: str = "all", suites: tuple[str, ...] = ("own",),
           code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-    return project.run(PYTHON, "-c", FETCH.format(package, arch, suites), code=code, **env)
+    return project.call(FETCH.format(package, arch, suites), code=code, **env)
 
 
 def kept(project: Project) -> list[str]:
@@ -362,12 +365,12 @@ def test_a_full_disk(project: Project, repo: Repo, tmp_path: Path) -> None:
     if subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", small], capture_output=True).returncode:
         pytest.skip("no right to mount a small file system")
     for size in ("1m", "150k", "24k"):
-        done = project.run(*unshare, "sh", "-c", f'mount -t tmpfs -o size={size} none {small} && exec "$@"', "sh", PYTHON, "-c",
-                           FETCH.format("thing", "all", ("own",)), code=3, XDG_CACHE_HOME=str(small))
+        done = project.run(*unshare, "sh", "-c", f'mount -t tmpfs -o size={size} none {small} && exec "$@"', "sh",
+                           *show(FETCH.format("thing", "all", ("own",))), code=3, XDG_CACHE_HOME=str(small))
         assert any(word in done.stderr for word in ("no space left", "disk is full", "No space left")), done.stderr
         assert errors(done) == 1
-    project.run(*unshare, "sh", "-c", f'mount -t tmpfs -o size=64m none {small} && exec "$@"', "sh", PYTHON, "-c",
-                FETCH.format("thing", "all", ("own",)), XDG_CACHE_HOME=str(small))
+    project.run(*unshare, "sh", "-c", f'mount -t tmpfs -o size=64m none {small} && exec "$@"', "sh",
+                *show(FETCH.format("thing", "all", ("own",))), XDG_CACHE_HOME=str(small))
 
 
 def test_the_systems_apt_is_not_touched(project: Project, repo: Repo) -> None:
@@ -386,7 +389,7 @@ def test_the_systems_apt_is_not_touched(project: Project, repo: Repo) -> None:
 def test_two_at_once(project: Project, repo: Repo) -> None:
     repo.deb("thing")
     repo.publish()
-    runs = [project.start(PYTHON, "-c", FETCH.format("thing", "all", ("own",))) for _ in range(3)]
+    runs = [project.start(*show(FETCH.format("thing", "all", ("own",)))) for _ in range(3)]
     assert len({process.communicate()[0] for process in runs}) == 1
     assert [process.returncode for process in runs] == [0, 0, 0]
     assert sum(path.endswith(".deb") for path in repo.handler.seen) == 1
@@ -396,21 +399,21 @@ def test_a_tree_from_the_archives_source_package(project: Project, repo: Repo, t
     source_deb(repo, tmp_path)
     repo.publish()
     project.queue((10, "ten", "a: One"))
-    done = project.tool("tree", "tree")
+    done = project.verb("tree")
     tree = Path(done.stdout.strip())
     assert git(tree, "log", "--reverse", "--format=%s").splitlines() == ["Linux 9.8.7", "a: One"]
     assert "linux-source-9.8_9.8.7-1_all" in git(tree, "log", "-1", "--format=%b", "HEAD~1")
     assert (tree / "link").is_symlink() and (tree / "crlf.txt").read_bytes() == b"one\r\ntwo\r\n"
     repo.handler.seen.clear()
-    done = project.tool("tree", "tree")
+    done = project.verb("tree")
     assert "unpacking" not in done.stderr and repo.handler.seen == []
     source_deb(repo, tmp_path, "9.8.8-1")
     repo.publish()
     project.tree()
     assert git(tree, "log", "-1", "--format=%s", "HEAD~1") == "Linux 9.8.7"
-    assert "unpacking" in project.tool("tree", "tree", UPDATE="1").stderr
+    assert "unpacking" in project.verb("tree", UPDATE="1").stderr
     assert git(tree, "log", "-1", "--format=%s", "HEAD~1") == "Linux 9.8.8"
-    assert "unpacking" not in project.tool("tree", "tree").stderr
+    assert "unpacking" not in project.verb("tree").stderr
 
 
 @pytest.mark.parametrize("step", ["tar", "xz", "dpkg-deb"])
@@ -422,7 +425,7 @@ def test_unpacking_that(project: Project, repo: Repo, tmp_path: Path, step: str,
     fake = project.fake(step, {"fails": "cat | head -c 1000; echo broken >&2; exit 2",
                                "is killed with us": "kill -9 $PPID; exit 1",
                                "meets a full disk": "echo 'Cannot write: No space left on device' >&2; exit 2"}[fault])
-    done = project.tool("tree", "tree", code=None)
+    done = project.verb("tree", code=None)
     if fault != "is killed with us":
         assert done.returncode == 3 and errors(done) == 1
         assert "disk is full" in done.stderr or fault == "fails"
@@ -434,11 +437,11 @@ def test_unpacked_once_and_whole(project: Project, repo: Repo) -> None:
     repo.deb("thing")
     repo.publish()
     deb = fetch(project, "thing").stdout.strip()
-    code = f"import sys; sys.path.insert(0, 'tools'); import archive, pathlib; print(archive.unpack(pathlib.Path({deb!r})))"
+    unpack = f"archive.unpack(pathlib.Path({deb!r}))"
     broken = project.cache / "smmuv3-kdump" / "unpacked" / ".thing_1.0-1_all"
     broken.mkdir(parents=True)
     (broken / "half").write_text("left by a run that was killed")
-    done = project.run(PYTHON, "-c", code)
+    done = project.call(unpack)
     there = Path(done.stdout.strip())
     assert (there / "usr" / "src" / "filler").is_file() and not (there / "half").exists()
-    assert "unpacking" not in project.run(PYTHON, "-c", code).stderr
+    assert "unpacking" not in project.call(unpack).stderr

@@ -6,26 +6,25 @@ from __future__ import annotations
 import pytest
 from .conftest import PYTHON, TOP, Project
 
-SHOW = "import sys; sys.path.insert(0, 'tools'); import config, common; common.main(lambda: print({}))"
-
 
 def show(project: Project, what: str, code: int = 0, **env: str) -> str:
-    done = project.run(PYTHON, "-c", SHOW.format(what), code=code, **{"BASE": "", **env})
+    done = project.call(what, code=code, **{"BASE": "", **env})
     return done.stdout.strip() if code == 0 else done.stderr
 
 
 def test_help_names_every_verb_and_no_other(project: Project) -> None:
     text = project.run("make", "help").stdout
     named = [line.split()[0] for line in text.splitlines()]
-    phony = next(line for line in (TOP / "Makefile").read_text().splitlines() if line.startswith(".PHONY:"))
-    assert sorted(named) == sorted(phony.split()[1:])
+    code = "from tools.__main__ import VERBS; print(*VERBS)"
+    verbs = project.run(PYTHON, "-c", code).stdout.split()
+    assert sorted(named) == sorted([*verbs, "defconfig", "help"])
     assert all(len(line.split()) > 1 and len(line) < 100 for line in text.splitlines())
 
 
 def test_dry_runs_do_nothing(project: Project) -> None:
     named = [line.split()[0] for line in project.run("make", "help").stdout.splitlines()]
-    for verb in [*named, "7.3_defconfig"]:
-        assert "tools/" in project.run("make", "-n", verb).stdout or verb == "help"
+    for verb in [*named, "default_defconfig"]:
+        assert f"-m tools {verb}" in project.run("make", "-n", verb).stdout or verb == "help"
     assert not project.cache.exists() and not (project.top / ".config").exists()
 
 
@@ -53,7 +52,7 @@ def test_a_mistake_is_an_error(project: Project, line: str) -> None:
 
 def test_unknown_names(project: Project) -> None:
     assert "choose one of: 9.8" in show(project, "config.load().base", code=2, BASE="1.0")
-    assert "default_defconfig" in project.tool("config", "no_defconfig", code=2).stderr
+    assert "default_defconfig" in project.verb("no_defconfig", code=2).stderr
 
 
 @pytest.mark.parametrize("table", [
@@ -63,6 +62,15 @@ def test_unknown_names(project: Project) -> None:
 def test_a_broken_manifest(project: Project, table: str) -> None:
     (project.top / "patches" / "bases").write_text(table)
     assert "patches/bases" in show(project, "config.load().base", code=2)
+
+
+def test_the_newest_base_is_told_by_numbers(project: Project) -> None:
+    (project.top / "patches" / "bases").write_text("".join(
+        f"{name} p own {name} {status}\n" for name, status in (("6.9", "default"), ("6.12", "supported"), ("6.2", "supported"))))
+    assert show(project, "bases.newest().name") == "6.12"
+    with open(project.top / "patches" / "bases", "a") as manifest:
+        manifest.write("10.1 p own 10.1 best-effort\n")
+    assert show(project, "bases.newest().name") == "10.1"
 
 
 def test_a_new_base_is_one_row(project: Project) -> None:

@@ -52,7 +52,7 @@ def home(project: Project) -> Path:
 
 
 def build(project: Project, which: str, code: int = 0) -> str:
-    done = project.tool("kernel", which, code=code)
+    done = project.build(0 if which == "unpatched" else None, code)
     return Path(done.stdout.strip()).read_text() if code == 0 else done.stderr
 
 
@@ -119,7 +119,7 @@ def test_only_files_that_differ_are_written(kernels: Project) -> None:
 
 
 def test_make_is_not_disturbed_by_the_make_around_it(kernels: Project) -> None:
-    kernels.tool("kernel", "unpatched", MAKEFLAGS="n -- BASE=9.8", KBUILD_OUTPUT="/nowhere", V="1")
+    kernels.build(0, MAKEFLAGS="n -- BASE=9.8", KBUILD_OUTPUT="/nowhere", V="1")
     assert all(call.split() in (["allnoconfig"], ["Image"], ["fresh"]) for call in calls(kernels))
 
 
@@ -133,7 +133,7 @@ def test_a_line_of_the_configuration_that_did_not_take(kernels: Project) -> None
 
 def test_a_compiler_error(kernels: Project) -> None:
     (home(kernels) / "fault").write_text("echo 'a.c:5:1: error: expected ;' >&2")
-    done = kernels.tool("kernel", "unpatched", code=1)
+    done = kernels.build(0, code=1)
     assert "expected ;" in done.stderr and ".log" in done.stderr and errors(done) == 1
     (home(kernels) / "fault").unlink()
     calls(kernels)
@@ -148,7 +148,7 @@ def test_a_compiler_error(kernels: Project) -> None:
 ])
 def test_a_build_that_was_cut_off_starts_from_nothing(kernels: Project, fault: str, code: int) -> None:
     (home(kernels) / "fault").write_text(fault)
-    kernels.tool("kernel", "unpatched", code=code)
+    kernels.build(0, code=code)
     (home(kernels) / "fault").unlink()
     calls(kernels)
     build(kernels, "unpatched")
@@ -187,7 +187,7 @@ def test_tools_that_are_not_installed(kernels: Project) -> None:
         assert path
         (tools / name).symlink_to(path)
     # Not as root here: then what is missing would be installed.
-    code = ("import os, sys; os.geteuid = lambda: 1000; sys.path.insert(0, 'tools'); import kernel, common;"
-            "common.main(lambda: kernel.build('9.8', True) and 0)")
+    code = ("import os; os.geteuid = lambda: 1000; from tools import common; from tools.kernel import build;"
+            "common.main(lambda: print(build.build('9.8')))")
     done = kernels.run(PYTHON, "-c", code, code=3, PATH=f"{kernels.bin}:{tools}")
     assert "not installed: bison" in done.stderr and "sudo apt-get install" in done.stderr

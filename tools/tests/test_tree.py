@@ -76,7 +76,7 @@ def test_ids_do_not_depend_on_time_user_or_configuration(project: Project, tmp_p
 
 
 def test_prints_only_the_path(project: Project) -> None:
-    done = project.tool("tree", "tree")
+    done = project.verb("tree")
     assert re.fullmatch(r"/\S+/linux\n", done.stdout)
     done = project.run("make", "-s", f"PYTHON={PYTHON}", "tree", MAKELEVEL="1")
     assert re.fullmatch(r"/\S+/linux\n", done.stdout)
@@ -121,7 +121,7 @@ def test_the_snapshot_sees_a_touched_tree(project: Project) -> None:
 def test_ksrc_repository_gives_its_head(project: Project) -> None:
     as_repository(project.ksrc)
     (project.ksrc / A_C).write_text("not committed\n")
-    done = project.tool("tree", "tree")
+    done = project.verb("tree")
     assert "uncommitted changes" in done.stderr
     assert (Path(done.stdout.strip()) / A_C).read_text() == "".join(LINES)
 
@@ -151,7 +151,7 @@ def test_ksrc_that_changes_is_read_again(project: Project) -> None:
 def test_ksrc_that_is_no_kernel(project: Project, ksrc: str) -> None:
     if ksrc == "/usr/share":
         ksrc = str(project.patches)
-    done = project.tool("tree", "tree", code=2, KSRC=ksrc)
+    done = project.verb("tree", code=2, KSRC=ksrc)
     assert len(done.stderr.splitlines()) <= 4 and "next:" in done.stderr
 
 
@@ -163,7 +163,7 @@ def test_a_patch_that_does_not_apply(project: Project) -> None:
     before = snapshot(tree)
     patch = sorted(project.patches.glob("0002*"))[0]
     patch.write_text(patch.read_text().replace("-line 40 of a", "-line 40 of b"))
-    done = project.tool("tree", "tree", code=1)
+    done = project.verb("tree", code=1)
     assert patch.name in done.stderr and A_C in done.stderr and "hunk 1 (@@ -37,7 +37,7 @@" in done.stderr
     assert "Linux 9.8.7" in done.stderr and "git am --reject" in done.stderr
     assert snapshot(tree) == before
@@ -174,7 +174,7 @@ def test_going_on_after_a_patch_that_does_not_apply(project: Project) -> None:
     project.queue(*TWO, (50, "fifty", "a: Three"))
     text = (project.ksrc / A_C).read_text()
     (project.ksrc / A_C).write_text(text.replace("line 40 of a", "line forty of a"))
-    done = project.tool("tree", "tree", code=1)
+    done = project.verb("tree", code=1)
     command = re.search(r"next: (cd .*)", done.stderr)
     assert command
     subprocess.run(["sh", "-c", command[1]], env={**clean_env(), **GIT}, capture_output=True)
@@ -195,7 +195,7 @@ def test_no_fuzz(project: Project) -> None:
     project.queue(*TWO)
     patch = sorted(project.patches.glob("0002*"))[0]
     patch.write_text(patch.read_text().replace(" line 37 of a", " line 37 of something"))
-    assert patch.name in project.tool("tree", "tree", code=1).stderr
+    assert patch.name in project.verb("tree", code=1).stderr
     # The control: with less context asked for, the patch does apply.
     subprocess.run(["git", "apply", "--check", "-C1", patch], cwd=as_repository(project.ksrc), check=True)
 
@@ -210,14 +210,14 @@ def test_a_damaged_patch(project: Project, damage, said: str) -> None:    # type
     project.queue(*TWO)
     patch = sorted(project.patches.glob("0001*"))[0]
     patch.write_text(damage(patch.read_text()))
-    done = project.tool("tree", "tree", code=1)
+    done = project.verb("tree", code=1)
     assert patch.name in done.stderr and said in done.stderr
 
 
 def test_series_that_names_a_missing_patch(project: Project) -> None:
     project.queue(*TWO)
     sorted(project.patches.glob("0001*"))[0].unlink()
-    assert "0001-a-One.patch" in project.tool("tree", "tree", code=1).stderr
+    assert "0001-a-One.patch" in project.verb("tree", code=1).stderr
 
 
 # What the user has in the tree is never lost
@@ -227,7 +227,7 @@ def test_the_users_commits_stay(project: Project) -> None:
     tree = project.tree()
     project.edit(tree, 20, "twenty", "a: Mine")
     before = snapshot(tree)
-    assert "make refresh" in project.tool("tree", "tree").stderr
+    assert "make refresh" in project.verb("tree").stderr
     assert snapshot(tree / "drivers") == {name.removeprefix("drivers/"): value for name, value in before.items()
                                           if name.startswith("drivers/")}
     assert subjects(tree)[-1] == "a: Mine"
@@ -245,7 +245,7 @@ def test_both_changed_is_refused(project: Project, mine: str) -> None:
         git(tree, "commit", "-q", "--amend", "-m", "a: Two, better")
     before = git(tree, "rev-parse", "HEAD"), (tree / A_C).read_text()
     project.queue(*TWO, (55, "fiftyfive", "a: Theirs"))
-    done = project.tool("tree", "tree", code=1)
+    done = project.verb("tree", code=1)
     assert "left as it is" in done.stderr
     assert (git(tree, "rev-parse", "HEAD"), (tree / A_C).read_text()) == before
     if mine == "commit":        # the command it names brings the two together
@@ -378,7 +378,7 @@ def test_a_git_that(project: Project, command: str, fault: str) -> None:
             "is killed with us": "kill -9 $PPID; exit 1",
             "meets a full disk": "echo 'fatal: write error: No space left on device' >&2; exit 128"}[fault]
     fake = project.fake("git", f'for word; do [ "$word" = {command} ] && {{ {does}; }}; done; exec "$REAL" "$@"')
-    done = project.tool("tree", "tree", code=None)
+    done = project.verb("tree", code=None)
     if fault == "is killed with us":
         assert done.returncode == -signal.SIGKILL
     else:
@@ -395,7 +395,7 @@ def test_a_real_full_disk(project: Project, tmp_path: Path) -> None:
     small.mkdir()
     with open(project.ksrc / "big", "wb") as big:
         big.write(os.urandom(8 << 20))
-    inner = f"mount -t tmpfs -o size=4m none {small} && exec {PYTHON} tools/tree.py tree"
+    inner = f"mount -t tmpfs -o size=4m none {small} && exec {PYTHON} -m tools tree"
     unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-Urm"]
     if subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", small], capture_output=True).returncode:
         pytest.skip("no right to mount a small file system")
@@ -406,7 +406,7 @@ def test_a_real_full_disk(project: Project, tmp_path: Path) -> None:
 
 def test_interrupted(project: Project) -> None:
     project.fake("git", 'for word; do [ "$word" = write-tree ] && touch "$HOME/there" && sleep 60; done; exec "$REAL" "$@"')
-    process = project.start(PYTHON, "tools/tree.py", "tree")
+    process = project.start(PYTHON, "-m", "tools", "tree")
     while not (project.top.parent / "there").exists():
         assert process.poll() is None
         time.sleep(0.05)
@@ -419,7 +419,7 @@ def test_interrupted(project: Project) -> None:
 
 def test_two_at_once(project: Project) -> None:
     project.queue(*TWO)
-    runs = [project.start(PYTHON, "tools/tree.py", "tree") for _ in range(4)]
+    runs = [project.start(PYTHON, "-m", "tools", "tree") for _ in range(4)]
     for process in runs:
         out, err = process.communicate()
         assert process.returncode == 0, err
@@ -427,7 +427,7 @@ def test_two_at_once(project: Project) -> None:
 
 
 def test_unknown_base(project: Project) -> None:
-    done = project.tool("tree", "tree", code=2, BASE="1.0")
+    done = project.verb("tree", code=2, BASE="1.0")
     assert "choose one of: 9.8" in done.stderr
 
 
