@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from pathlib import Path
 PASS, FAIL, USAGE, ENVIRONMENT, INVALID, LOST = range(6)
 INTERRUPTED = 130
 
+WATCH_S = 0.2
 DISK_FULL = re.compile(r"No space left on device|Out of diskspace|Disk quota exceeded")
 
 TOP = Path(__file__).resolve().parent.parent
@@ -40,30 +43,40 @@ class Err(Exception):
         self.code = code
 
 
+def full(where: str) -> Err:
+    """The error of a disk without space, wherever it shows."""
+    return Err(f"the disk is full: {where}", "free some space, or set XDG_CACHE_HOME to a directory on a "
+               "larger disk, and run the same command again")
+
+
 def say(text: str) -> None:
     """Talk goes to stderr; stdout is for what a script may want to read."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _of_system(err: OSError) -> Err:
+    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        return full(err.filename or "a file could not be written")
+    if err.errno is None:
+        raise err
+    return Err(os.strerror(err.errno) + (f": {err.filename}" if err.filename else ""),
+               "mend that and run the same command again")
 
 
 def main(func: Callable[[], int | None]) -> None:
     """Run a verb and turn what it raises into one line and an exit code."""
     try:
         code = func() or PASS
-    except Err as err:
-        say(f"error: {err.cause}" + (f"\n  next: {err.next_step}" if err.next_step else ""))
-        code = err.code
     except KeyboardInterrupt:
         say("interrupted")
         code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = FAIL
-    except OSError as err:
-        if err.errno is None:
-            raise
-        name = f": {err.filename}" if err.filename else ""
-        say(f"error: {os.strerror(err.errno)}{name}\n  next: mend that and run the same command again")
-        code = ENVIRONMENT
+    except (Err, OSError) as caught:
+        err = caught if isinstance(caught, Err) else _of_system(caught)
+        say(f"error: {err.cause}" + (f"\n  next: {err.next_step}" if err.next_step else ""))
+        code = err.code
     sys.exit(code)
 
 
@@ -83,7 +96,8 @@ def lock(path: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.seek(0)
-            say(f"waiting for another run (process {handle.read().strip() or 'unknown'}) that uses {path.parent}")
+            holder = handle.read().strip() or "unknown"
+            say(f"waiting for another run (process {holder}) that uses {path.parent}")
             fcntl.flock(handle, fcntl.LOCK_EX)
         handle.seek(0)
         handle.truncate()
@@ -92,30 +106,89 @@ def lock(path: Path) -> Iterator[None]:
         yield
 
 
+def remove(path: Path) -> None:
+    """A file or a directory with all in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A name to make a file or directory under, which is then renamed to `path`: whole or not at all.
+
+    For who holds a lock; a rest of a run that was killed is removed first.
+    """
+    new = path.with_name(f".{path.name}.new")
+    remove(new)
+    try:
+        yield new
+        new.rename(path)
+    finally:
+        remove(new)
+
+
+def made(path: Path, make: Callable[[Path], object]) -> Path:
+    """`path` of the cache; if it is not there, make(name) makes it, under a name beside it."""
+    if not path.exists():
+        with lock(path.with_name(f".{path.name}.lock")):
+            if not path.exists():
+                with beside(path) as new:
+                    make(new)
+    return path
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file anew, whole or not at all."""
+    with beside(path) as new:
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def tail(text: str, lines: int = 12) -> str:
     return "\n".join("    " + line for line in text.rstrip().splitlines()[-lines:])
 
 
+def _captured(words: Sequence[str], cwd: Path | None, env: Mapping[str, str], data: bytes | None,
+              watch: Callable[[], None] | None) -> subprocess.CompletedProcess[str]:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, cwd=cwd, env=env, stdin=subprocess.DEVNULL if data is None else pipe,
+                          stdout=pipe, stderr=pipe) as process:
+        try:
+            while True:
+                try:
+                    out, err = process.communicate(data, timeout=WATCH_S if watch else None)
+                    break
+                except subprocess.TimeoutExpired:
+                    assert watch
+                    watch()
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(words, process.returncode, out.decode(errors="replace"),
+                                       err.decode(errors="replace"))
+
+
 def run(cmd: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str | None] | None = None,
-        data: bytes | None = None, check: bool = True, next_step: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command, its output captured as text. `env` is added to ours; None takes out."""
+        data: bytes | None = None, check: bool = True, next_step: str = "",
+        watch: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command, its output captured as text. `env` is added to ours; None takes out.
+
+    `watch` is called every WATCH_S while it runs, to show how far it is.
+    """
     words = [str(word) for word in cmd]
-    merged = {**os.environ, **(env or {})}
+    both: dict[str, str | None] = {**os.environ, **(env or {})}
+    merged = {name: value for name, value in both.items() if value is not None}
     if VERBOSE:
         say("+ " + shlex.join(words))
     try:
-        raw = subprocess.run(words, cwd=cwd, input=data,
-                             env={name: value for name, value in merged.items() if value is not None},
-                             stdin=subprocess.DEVNULL if data is None else None, capture_output=True)
+        done = _captured(words, cwd, merged, data, watch)
     except FileNotFoundError as err:
         if cwd and not cwd.exists():
             raise Err(f"{cwd} is not there", "run the same command again") from err
         raise Err(f"{words[0]} is not installed") from err
-    done = subprocess.CompletedProcess(words, raw.returncode, raw.stdout.decode(errors="replace"),
-                                       raw.stderr.decode(errors="replace"))
     if done.returncode and DISK_FULL.search(done.stderr + done.stdout):
-        raise Err(f"the disk is full: `{shlex.join(words[:3])} …`", "free some space, or set XDG_CACHE_HOME "
-                  "to a directory on a larger disk, and run the same command again")
+        raise full(f"`{shlex.join(words[:3])} …`")
     if check and done.returncode:
         raise Err(f"`{shlex.join(words[:4])}{' …' if len(words) > 4 else ''}` failed "
                   f"({done.returncode}):\n{tail(done.stderr or done.stdout)}", next_step)
@@ -130,10 +203,14 @@ class Stage:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.begin = time.monotonic()
-        self.drawn = self.begin
+        self.begin = self.drawn = time.monotonic()
         self.tty = sys.stderr.isatty()
         self.note = ""
+        self._draw(f"{name} …")
+
+    def _draw(self, text: str) -> None:
+        before, after = ("\r\033[K", "") if self.tty else ("", "\n")
+        print(before + text, end=after, file=sys.stderr, flush=True)
 
     @property
     def seconds(self) -> float:
@@ -143,19 +220,9 @@ class Stage:
         """Show how far it is ("123/456"); cheap enough to call for each line of output."""
         self.note = note
         now = time.monotonic()
-        if now - self.drawn < (self.DRAW_EVERY if self.tty else self.LOG_EVERY):
-            return
-        self.drawn = now
-        if self.tty:
-            print(f"\r\033[K{self.name} … {note}  {self.seconds:.0f} s", end="", file=sys.stderr, flush=True)
-        else:
-            say(f"{self.name} … {note}  {self.seconds:.0f} s")
-
-    def start(self) -> None:
-        if self.tty:
-            print(f"{self.name} …", end="", file=sys.stderr, flush=True)
-        else:
-            say(f"{self.name} …")
+        if now - self.drawn >= (self.DRAW_EVERY if self.tty else self.LOG_EVERY):
+            self.drawn = now
+            self._draw(f"{self.name} … {note}  {self.seconds:.0f} s")
 
     def end(self, how: str) -> None:
         note = f" ({self.note})" if self.note and how == "done" else ""
@@ -169,7 +236,6 @@ STAGES: list[tuple[str, float]] = []
 @contextlib.contextmanager
 def stage(name: str) -> Iterator[Stage]:
     step = Stage(name)
-    step.start()
     try:
         yield step
     except BaseException:

@@ -13,12 +13,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..common import TOP, Err, cache_dir, run, stage
+from ..common import TOP, Err, cache_dir, made, run, stage
+from ..kernel.build import ARCH, CROSS
 from ..queue import archive, deps
 
 HERE = Path(__file__).resolve().parent
-CROSS = "aarch64-linux-gnu-"
-ARCH = "arm64"
 
 # program: (its package, where it is in it, where init.c expects it)
 PROGRAMS = {
@@ -26,6 +25,7 @@ PROGRAMS = {
     "makedumpfile": ("makedumpfile", ("usr/bin/makedumpfile", "usr/sbin/makedumpfile"),
                      "usr/bin/makedumpfile"),
 }
+KEEP = 8                    # initramfs that are kept, one for each kernel
 LIBRARIES = "lib/aarch64-linux-gnu"
 
 
@@ -53,75 +53,50 @@ def program(package: str, places: tuple[str, ...]) -> tuple[Path, dict[str, Path
         raise Err(f"package {package} has no {' or '.join(places)}",
                   "it has another layout than this tool knows; mend tools/crash/guest.py")
     found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     wanted = set(needed(binary))
     queue, seen = [first], {package}
     while wanted:
         # Libraries first: kexec-tools also depends on half of the base system.
-        names = [name for deb in queue for name in depends(deb) if name not in seen]
-        names = list(dict.fromkeys(name for name in names if re.match(r"(lib|zlib)", name)
-                                   and not re.match(r"lib(perl|pam|debconf)", name)))
+        names = {name for deb in queue for name in depends(deb) if re.match(r"(lib|zlib)", name)
+                 and not re.match(r"lib(perl|pam|debconf)", name)} - seen
         if not names:
             raise Err(f"no package has {', '.join(sorted(wanted))}, which {package} needs",
                       "mend tools/crash/guest.py")
-        queue = []
-        for name in names:
-            seen.add(name)
-            deb = archive.fetch(name, arch=ARCH, suites=[archive.OWN])
-            queue.append(deb)
-            files = {path.name: path for path in archive.unpack(deb).rglob("*.so*")
-                     if path.is_file()}
-            while hits := wanted & files.keys():
-                for soname in hits:
-                    found[soname] = files[soname]
-                    wanted |= set(needed(files[soname]))
-                wanted -= found.keys()
+        seen |= names
+        queue = [archive.fetch(name, arch=ARCH, suites=[archive.OWN]) for name in sorted(names)]
+        files |= {path.name: path for deb in queue for path in archive.unpack(deb).rglob("*.so*")
+                  if path.is_file()}
+        while hits := wanted & files.keys():
+            found |= {soname: files[soname] for soname in hits}
+            wanted = wanted.union(*(needed(files[soname]) for soname in hits)) - found.keys()
     return binary, found
 
 
 def cpio(files: Mapping[str, bytes]) -> bytes:
     """A newc archive: directories as needed, every file executable, and /dev/console."""
-    out = bytearray()
-    inode = 0
-
-    def add(name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)) -> None:
-        nonlocal inode
-        inode += 1
-        fields = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(name) + 1, 0)
-        out.extend(b"070701" + b"".join(b"%08X" % field for field in fields))
-        out.extend(name.encode() + b"\0")
-        out.extend(bytes(-len(out) % 4))
-        out.extend(data)
-        out.extend(bytes(-len(out) % 4))
-
     parents = {str(parent) for name in [*files, "dev/console"] for parent in Path(name).parents}
-    for parent in sorted(parents - {"."}):
-        add(parent, 0o40755)
-    add("dev/console", 0o20600, device=(5, 1))
-    for name, data in files.items():
-        add(name, 0o100755, data)
-    add("TRAILER!!!", 0)
+    entries: list[tuple[str, int, bytes, tuple[int, int]]] = [
+        (parent, 0o40755, b"", (0, 0)) for parent in sorted(parents - {"."})]
+    entries.append(("dev/console", 0o20600, b"", (5, 1)))
+    entries += [(name, 0o100755, data, (0, 0)) for name, data in files.items()]
+    entries.append(("TRAILER!!!", 0, b"", (0, 0)))
+    out = bytearray()
+    for inode, (name, mode, data, device) in enumerate(entries, 1):
+        fields = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(name) + 1, 0)
+        out += b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+        out += bytes(-len(out) % 4)
+        out += data + bytes(-len(data) % 4)
     return bytes(out)
-
-
-def _keep(path: Path, data: bytes) -> Path:
-    """Write a file of the cache, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(data)
-    partial.rename(path)
-    return path
 
 
 def compile_init() -> bytes:
     source = HERE / "guest" / "init.c"
     header = TOP / "include" / "linux" / "smmu-kdump-test.h"
     key = hashlib.sha256(source.read_bytes() + header.read_bytes()).hexdigest()[:16]
-    binary = cache_dir("crash", "tools") / f"init-{key}"
-    if not binary.exists():
-        partial = binary.with_name(f".{binary.name}.{os.getpid()}")
-        run([CROSS + "gcc", "-static", "-O2", "-s", "-Wall", "-Wextra", "-I", TOP / "include",
-             "-o", partial, source])
-        partial.rename(binary)
-    return binary.read_bytes()
+    cmd: list[str | Path] = [
+        CROSS + "gcc", "-static", "-O2", "-s", "-Wall", "-Wextra", "-I", TOP / "include", source, "-o"]
+    return made(cache_dir("crash", "tools") / f"init-{key}", lambda new: run([*cmd, new])).read_bytes()
 
 
 def _programs() -> dict[str, dict[str, bytes]]:
@@ -143,13 +118,11 @@ def initrd(image: Path) -> Path:
         init = compile_init()
         sets = _programs()
         crash = cpio({"init": init, **sets["makedumpfile"]})
-        data = cpio({"init": init, **sets["kexec"], "crash/Image": image.read_bytes(),
-                     "crash/initrd": crash})
+        data = cpio({"init": init, **sets["kexec"], "crash/Image": image.read_bytes(), "crash/initrd": crash})
         key = hashlib.sha256(data).hexdigest()[:16]
         path = cache_dir("crash", "initrd") / f"{key}.cpio"
-        if not path.exists():
-            for old in sorted(path.parent.glob("*.cpio"), key=lambda p: p.stat().st_mtime)[:-8]:
-                old.unlink()
-            _keep(path, data)
+        made(path, lambda new: new.write_bytes(data))
         os.utime(path)
+        for old in sorted(path.parent.glob("*.cpio"), key=lambda p: p.stat().st_mtime)[:-KEEP]:
+            old.unlink()
     return path

@@ -17,25 +17,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..common import DISK_FULL, FAIL, TOP, USAGE, VERBOSE, Err, Stage, cache_dir, run, say, stage, tail
+from ..common import DISK_FULL, FAIL, TOP, VERBOSE, Err, Stage, beside, cache_dir, full, remove, run, say
+from ..common import stage, tail
 from ..queue import deps
 from ..queue.store import Store, digest, series
 
 ARCH = "arm64"
 CROSS = "aarch64-linux-gnu-"
 FRAGMENTS = TOP / "configs" / "kernel"
-FLAVOURS = FRAGMENTS / "flavours"   # fragments that only some kernels have, each with an object directory of its own
+FLAVOURS = FRAGMENTS / "flavours"   # what only some kernels have; each with an object directory of its own
 OVERLAYS = ("drivers", "include")
 KEEP = 24                   # kernels of one base that are kept, some 15 MB each
 STEPS = 1700                # steps of a build from nothing, until one has been counted
 
 # So that equal sources give equal images, wherever and whenever.
-FIXED = {
-    "KBUILD_BUILD_TIMESTAMP": "2000-01-01",
-    "KBUILD_BUILD_USER": "test",
-    "KBUILD_BUILD_HOST": "test",
-    "KBUILD_BUILD_VERSION": "1",
-}
+FIXED = {"KBUILD_BUILD_TIMESTAMP": "2000-01-01", "KBUILD_BUILD_USER": "test", "KBUILD_BUILD_HOST": "test",
+         "KBUILD_BUILD_VERSION": "1"}
 
 
 @dataclass(frozen=True)
@@ -65,26 +62,22 @@ def fragments(flavour: str = "", changed: Sequence[str] = ()) -> str:
     more = [FLAVOURS / f"{flavour}.config"] if flavour else []
     text = "".join(path.read_text() for path in [*sorted(FRAGMENTS.glob("*.config")), *more])
     mine = {line.split("=")[0] for line in changed}
-    return "\n".join([*(line for line in text.splitlines() if line.split("=")[0] not in mine), *changed]) + "\n"
+    kept = [line for line in text.splitlines() if line.split("=")[0] not in mine]
+    return "\n".join([*kept, *changed]) + "\n"
 
 
 def make(store: Store, obj: Path, *targets: str) -> tuple[list[str], dict[str, str]]:
+    """The command and environment of a make in the work tree, whatever make we were started by."""
     env = {name: value for name, value in os.environ.items()
            if not name.startswith(("KBUILD_", "KCONFIG_", "CCACHE_", "GIT_", "MAKE", "KC", "LD"))
-           and name not in ("MFLAGS", "ARCH", "CROSS_COMPILE", "V", "W", "C", "O", "M", "BASE", "KSRC", "LLVM",
-                            "LOCALVERSION")}
-    env |= FIXED | {
-        "LC_ALL": "C",
-        "CCACHE_DIR": str(cache_dir("ccache")),
-        "CCACHE_CONFIGPATH": os.devnull,
-        "CCACHE_BASEDIR": str(store.here),
-        "CCACHE_NOHASHDIR": "1",
-        "CCACHE_MAXSIZE": "4G",
-        "CCACHE_DEPEND": "1",
-    }
+           and name not in ("MFLAGS", "ARCH", "CROSS_COMPILE", "V", "W", "C", "O", "M", "BASE", "KSRC",
+                            "LLVM", "LOCALVERSION")}
+    env |= FIXED | {"LC_ALL": "C", "CCACHE_DIR": str(cache_dir("ccache")), "CCACHE_CONFIGPATH": os.devnull,
+                    "CCACHE_BASEDIR": str(store.here), "CCACHE_NOHASHDIR": "1", "CCACHE_MAXSIZE": "4G",
+                    "CCACHE_DEPEND": "1"}
     cmd = ["make", "-C", str(store.test), f"O={obj}", f"ARCH={ARCH}", f"CROSS_COMPILE={CROSS}",
-           f"CC=ccache {CROSS}gcc", "HOSTCC=ccache gcc", f"-j{os.cpu_count() or 1}", "--no-print-directory", *targets]
-    return cmd + (["V=1"] if VERBOSE else []), env
+           f"CC=ccache {CROSS}gcc", "HOSTCC=ccache gcc", f"-j{os.cpu_count() or 1}", "--no-print-directory"]
+    return [*cmd, *targets, *(["V=1"] if VERBOSE else [])], env
 
 
 def run_make(step: Stage, cmd: list[str], env: dict[str, str], log: Path, total: int) -> int:
@@ -92,8 +85,9 @@ def run_make(step: Stage, cmd: list[str], env: dict[str, str], log: Path, total:
     if VERBOSE:
         say("+ " + " ".join(cmd))
     steps = 0
-    with open(log, "a") as out, subprocess.Popen(cmd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                                 stderr=subprocess.STDOUT, text=True, errors="replace") as make:
+    with (open(log, "a") as out,
+          subprocess.Popen(cmd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True, errors="replace") as make):
         assert make.stdout
         try:
             for line in make.stdout:
@@ -109,12 +103,11 @@ def run_make(step: Stage, cmd: list[str], env: dict[str, str], log: Path, total:
     if make.returncode:
         text = log.read_text(errors="replace")
         if DISK_FULL.search(text):
-            raise Err(f"the disk is full ({step.name})",
-                      "free some space, or set XDG_CACHE_HOME to a larger disk, and run the same command again")
+            raise full(step.name)
         if "Killed signal" in text:
             raise Err(f"the compiler was killed, most likely for want of memory ({step.name})",
                       "free some memory and run the same command again")
-        errors = [line for line in text.splitlines() if re.search(r"\berror\b|\bError \d|undefined reference|\*\*\*", line)]
+        errors = re.findall(r"(?m)^.*(?:\berror\b|\bError \d|undefined reference|\*\*\*).*$", text)
         raise Err(f"{step.name} failed:\n{tail(chr(10).join(errors) or text)}", f"the whole log: {log}", FAIL)
     return steps
 
@@ -130,7 +123,7 @@ def configure(step: Stage, store: Store, obj: Path, wanted: str, log: Path) -> N
                and not (line.endswith("=n") and not any(had.startswith(line[:-1]) for had in took))]
     if missing:
         raise Err(f"{store.version()} does not take this configuration: {', '.join(missing)}",
-                  f"mend {FRAGMENTS.relative_to(TOP)} (a renamed symbol, or a dependency that is not met)", FAIL)
+                  f"mend {FRAGMENTS.relative_to(TOP)} (a symbol's new name, a dependency not met)", FAIL)
 
 
 @contextlib.contextmanager
@@ -138,8 +131,8 @@ def objects(obj: Path) -> Iterator[Path]:
     """The object directory; emptied if the last build did not come to its end by itself."""
     mark = obj.with_name(f"{obj.name}.broken")
     if mark.exists():
-        say("the last build was cut off; starting from an empty object directory (ccache has what it compiled)")
-        shutil.rmtree(obj, ignore_errors=True)
+        say("the last build was cut off; starting from an empty object directory")
+        remove(obj)
     obj.mkdir(exist_ok=True)
     mark.touch()
     try:
@@ -149,11 +142,6 @@ def objects(obj: Path) -> Iterator[Path]:
             mark.unlink()
         raise
     mark.unlink()
-
-
-def _kept(there: Path) -> Kernel:
-    os.utime(there)
-    return Kernel(there / "Image", (there / "release").read_text().strip(), there.name)
 
 
 def compiler() -> str:
@@ -184,15 +172,19 @@ def build(base: str, count: int | None = None, flavour: str = "") -> Kernel:
     with store.lock():
         commit, key = _identify(store, count, flavour)
         images = store.here / "images"
+        images.mkdir(exist_ok=True)
         there = images / key
         if not there.is_dir():
-            _build(store, commit, there, {0: "unpatched", None: "patched"}.get(count, f"with {count} patches"), flavour)
+            what = {0: "unpatched", None: "patched"}.get(count, f"with {count} patches")
+            with beside(there) as new:
+                _build(store, commit, new, what, flavour)
         for old in sorted(images.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEEP]:
             shutil.rmtree(old)
-        return _kept(there)
+        os.utime(there)
+        return Kernel(there / "Image", (there / "release").read_text().strip(), key)
 
 
-def _build(store: Store, commit: str, there: Path, name: str, flavour: str) -> None:
+def _build(store: Store, commit: str, new: Path, name: str, flavour: str) -> None:
     end = f"-{flavour}" if flavour else ""
     log = store.here / f"build-{name.replace(' ', '-')}{end}.log"
     log.write_text("")
@@ -207,10 +199,8 @@ def _build(store: Store, commit: str, there: Path, name: str, flavour: str) -> N
         steps = run_make(step, cmd, env, log, total if first else 0)
         if first:
             counted.write_text(f"{steps}\n")
-        new = there.with_name("new")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        for copy, path in (("Image", f"arch/{ARCH}/boot/Image"), ("vmlinux", "vmlinux"), ("config", ".config"),
-                           ("System.map", "System.map"), ("release", "include/config/kernel.release")):
+        new.mkdir()
+        files = {"Image": f"arch/{ARCH}/boot/Image", "vmlinux": "vmlinux", "config": ".config",
+                 "System.map": "System.map", "release": "include/config/kernel.release"}
+        for copy, path in files.items():
             shutil.copy(obj / path, new / copy)
-        new.rename(there)

@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ..common import Err, cache_dir, run, stage, tail
+from ..common import Err, cache_dir, made, run, stage
 from ..queue import archive, deps
 
 SUITES = ("forky", "sid")       # where newer ones are looked for, in this order
@@ -31,19 +31,17 @@ def version(sparse: str) -> str:
 
 def _build(suite: str) -> str:
     source = archive.source("sparse", suites=[suite])
-    there = cache_dir("sparse") / source.name
-    if not there.is_dir():
+
+    def make(new: Path) -> None:
         deps.need("kernel")
-        partial = there.with_name(f".{source.name}.{os.getpid()}")
-        shutil.copytree(source, partial, symlinks=True)
+        shutil.copytree(source, new, symlinks=True)
         with stage(f"building {source.name}"):
             # The checker alone: the other programs want libraries.
-            done = run(["make", "-C", partial, f"-j{os.cpu_count() or 1}", "sparse", "HAVE_LLVM=no", "HAVE_SQLITE=no",
-                        "HAVE_LIBXML=no", "HAVE_GTK=no"], check=False, env={"MAKEFLAGS": None, "MFLAGS": None})
-        if done.returncode:
-            raise Err(f"{source.name} does not build:\n{tail(done.stderr)}", f"the source: {source}")
-        partial.rename(there)
-    return str(there / "sparse")
+            run(["make", "-C", new, f"-j{os.cpu_count() or 1}", "sparse", "HAVE_LLVM=no", "HAVE_SQLITE=no",
+                 "HAVE_LIBXML=no", "HAVE_GTK=no"], env={"MAKEFLAGS": None, "MFLAGS": None},
+                next_step=f"the source: {source}")
+
+    return str(made(cache_dir("sparse") / source.name, make) / "sparse")
 
 
 def find(tree: Path) -> str:

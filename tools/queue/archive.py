@@ -9,20 +9,20 @@ suite is looked at through a "view", one private apt state for one suite and arc
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..common import DISK_FULL, Err, cache_dir, flag, lock, run, stage, tail
+from ..common import Err, cache_dir, flag, full, lock, made, remove, run, stage, tail
 from . import deps
 
 INDEX_AGE_S = 24 * 3600
 OWN = "own"
+ELSEWHERE = "KSRC=<kernel tree> takes a kernel from elsewhere; or look whether the package has a new name"
 
 # Fields of an entry which choose what is fetched; the others say how, and are kept.
 CHOOSING = {"types", "uris", "suites", "components", "architectures", "languages", "targets", "enabled"}
@@ -58,18 +58,15 @@ MEANINGS = (
     (r"NO_PUBKEY|not signed|GPG error|couldn't be verified|signature.*invalid|EXPKEYSIG|REVKEYSIG",
      "the archive's signature does not check out",
      "check Signed-By of the entry in /etc/apt, and that the archive's keyring package is up to date"),
-    (r"is expired|not valid yet|invalid since",
-     "the archive's index has expired",
+    (r"is expired|not valid yet|invalid since", "the archive's index has expired",
      "check the clock, or choose a mirror that is kept up to date; then run the same command again"),
-    (r"resolv|onnect(ion)? (to|timed out|refused|failed)|unreachable|annot initiate the connection|Could not connect",
+    (r"resolv|onnect(ion)? (to|timed out|refused|failed)|unreachable|annot initiate the connection",
      "the archive cannot be reached",
      "check the network and the proxy in apt's configuration; then run the same command again"),
     (r"does not have a Release file|404|File not found|no longer has",
-     "the archive does not have it (any more)",
-     "KSRC=<kernel tree> takes the kernel from elsewhere; or look whether the package has a new name"),
-    (r"mismatch|unexpected size|cut short|Undetermined|closed connection|closed prematurely|reading from server",
-     "the download was cut short or damaged",
-     "run the same command again; it goes on where it stopped"),
+     "the archive does not have it (any more)", ELSEWHERE),
+    (r"mismatch|unexpected size|cut short|Undetermined|closed connection|closed prematurely|from server",
+     "the download was cut short or damaged", "run the same command again; it goes on where it stopped"),
 )
 
 
@@ -77,231 +74,185 @@ def native() -> str:
     return run(["dpkg", "--print-architecture"]).stdout.strip()
 
 
-def _explain(doing: str, output: str) -> Err:
-    lines = [line for line in output.splitlines() if line.startswith(("E:", "W:", "Err:"))] or output.splitlines()
+def _explain(doing: str, done: subprocess.CompletedProcess[str]) -> Err:
+    output = done.stdout + done.stderr
+    lines = output.splitlines()
+    marked = [line for line in lines if line.startswith(("E:", "W:", "Err:"))]
     for pattern, cause, next_step in MEANINGS:
-        hits = [line for line in lines if re.search(pattern, line)]
-        if hits:
-            return Err(f"{doing}: {cause}: {hits[0].strip()}", next_step)
+        for line in marked or lines:
+            if re.search(pattern, line):
+                return Err(f"{doing}: {cause}: {line.strip()}", next_step)
     return Err(f"{doing} failed:\n{tail(output)}", "mend that and run the same command again")
 
 
-def _stanzas(path: Path) -> list[dict[str, str]]:
-    """The entries of one file of apt's configuration, either format, as deb822 fields."""
-    if path.suffix == ".sources":
-        found = []
-        text = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
-        for block in re.split(r"\n\s*\n", text):
-            fields = re.findall(r"^(\S+?):[ \t]*(.*(?:\n[ \t].*)*)", block, re.MULTILINE)
-            found.append({name.lower(): value for name, value in fields})
-        return found
-    found = []
-    for line in path.read_text().splitlines():
-        match = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)", line)
-        if match:
-            options = dict(word.split("=", 1) for word in (match[1] or "").split() if "=" in word)
-            found.append({"uris": match[2], "suites": match[3],
-                          **{name.lower(): value.replace(",", " ") for name, value in options.items()}})
-    return found
+def _options(entry: str) -> dict[str, str]:
+    """What an entry of apt's configuration, `file:number`, says on how to fetch, as deb822 fields."""
+    name, _, number = entry.rpartition(":")
+    text = Path(name).read_text()
+    if name.endswith(".sources"):
+        blocks = [block for block in re.split(r"\n\s*\n", re.sub(r"(?m)^#.*\n?", "", text)) if block.strip()]
+        fields = re.findall(r"(?m)^(\S+?):[ \t]*(.*(?:\n[ \t].*)*)", blocks[int(number) - 1])
+    else:
+        options = re.search(r"\[(.*?)\]", text.splitlines()[int(number) - 1])
+        fields = re.findall(r"([\w-]+)=(\S+)", options[1].replace(",", " ")) if options else []
+    return {name.lower(): value for name, value in fields if name.lower() not in CHOOSING}
 
 
 def _machine() -> list[dict[str, str]]:
-    """The machine's own entries for the distribution it runs, the main one first."""
-    fields = ("Release", "Codename", "Component", "Repo-URI", "Sourcesentry", "Created-By", "Target-Of")
+    """The machine's own entries for the distribution it runs, `main` of each suite, the main suite first."""
+    ask = ["apt-get", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "indextargets",
+           "Target-Of: deb", "Created-By: Packages", "Component: main",
+           "--format=$(RELEASE)|$(CODENAME)|$(REPO_URI)|$(SOURCESENTRY)"]
     # First what apt has index files of, with the codenames in them; then all that is configured,
     # which on a machine that never ran `apt-get update` is all there is.
-    ask = ["apt-get", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "indextargets"]
-    listing = run(ask).stdout + "\n\n" + run([*ask, "-o", "APT::Get::IndexTargets::ReleaseInfo=false"]).stdout
-    codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
-    entries: dict[tuple[str, str], dict[str, str]] = {}
-    for block in listing.split("\n\n"):
-        target = dict(line.partition(": ")[::2] for line in block.splitlines())
-        release, known_as, component, uri, source, created_by, kind = (target.get(name, "") for name in fields)
-        if (kind, created_by) != ("deb", "Packages"):
-            continue
+    listing = run(ask).stdout + run([*ask, "-o", "APT::Get::IndexTargets::ReleaseInfo=false"]).stdout
+    codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "unknown")
+    own: dict[str, dict[tuple[str, str], dict[str, str]]] = {
+        codename + end: {} for end in ("", "-updates", "-security", "-backports")}
+    for line in listing.splitlines():
+        release, known_as, uri, entry = line.split("|", 3)
         name = release if release.startswith(codename) else known_as
-        if name not in [codename + end for end in ("", "-updates", "-security", "-backports")]:
-            continue
-        entry = entries.setdefault((uri, release), {"uris": uri, "suites": release, "components": "", "name": name})
-        if component not in entry["components"].split():
-            entry["components"] = f"{entry['components']} {component}".strip()
-        for stanza in _stanzas(Path(source.rpartition(":")[0])):
-            if (release in stanza.get("suites", "").split()
-                    and uri.rstrip("/") in [word.rstrip("/") for word in stanza.get("uris", "").split()]):
-                entry.update({name: value for name, value in stanza.items() if name not in CHOOSING | {"arch"}})
-    own = sorted((entry for entry in entries.values() if "main" in entry["components"].split()),
-                 key=lambda entry: entry["name"] != codename)
-    if not own or own[0]["name"] != codename:
-        raise Err(f"apt's configuration has no entry for this distribution's archive ({codename or 'unknown'} main)",
+        if name in own:
+            own[name][uri, release] = {
+                "uris": uri, "suites": release, "components": "main", **_options(entry)}
+    if not own[codename]:
+        raise Err(f"apt's configuration has no entry for this distribution's archive ({codename} main)",
                   "add it under /etc/apt/sources.list.d and run the same command again")
-    return own
+    return [entry for entries in own.values() for entry in entries.values()]
 
 
 class View:
     """One suite for one architecture, with index files of its own; `types` is deb or deb-src."""
 
     def __init__(self, suite: str, arch: str, types: str = "deb") -> None:
-        self.suite = suite
-        self.arch = arch
-        self.types = types
+        self.suite, self.arch, self.types = suite, arch, types
         self.here = cache_dir("apt", f"{suite}-{arch if types == 'deb' else 'source'}")
         self.conf = self.here / "apt.conf"
         self.stamp = self.here / "updated"
-        self.name = f"{'this machine' + chr(39) + 's suites' if suite == OWN else suite} ({arch})"
+        self.name = ("this machine's suites" if suite == OWN else suite) + f" ({arch})"
 
     def _configure(self) -> None:
         entries = _machine()
         if self.suite != OWN:
-            entries = [{**entries[0], "suites": self.suite, "components": "main"}]
-        text = ""
-        for entry in entries:
-            fields = {"types": self.types, "architectures": self.arch, **entry}
-            del fields["name"]
-            text += "".join(f"{name.title()}: {value}\n" for name, value in fields.items()) + "\n"
+            entries = [{**entries[0], "suites": self.suite}]
         for name in ("state/lists/partial", "cache/archives/partial", "sources"):
             (self.here / name).mkdir(parents=True, exist_ok=True)
         (self.here / "status").write_text("")
         self.conf.write_text(CONF.format(arch=self.arch, here=self.here))
-        (self.here / "sources" / "archive.sources").write_text(text)
+        (self.here / "sources" / "archive.sources").write_text("\n".join(
+            "".join(f"{name.title()}: {value}\n" for name, value in fields.items())
+            for fields in ({"types": self.types, "architectures": self.arch, **entry} for entry in entries)))
 
     def update(self) -> None:
         self.stamp.unlink(missing_ok=True)
         self._configure()
         with stage(f"reading the archive's index of {self.name}"):
-            done = run(["apt-get", "-c", self.conf, "update"], env={"LC_ALL": "C"}, check=False)
+            done = self.apt("apt-get", "update")
             if done.returncode:
-                raise _explain(f"reading the index of {self.name}", done.stdout + done.stderr)
+                raise _explain(f"reading the index of {self.name}", done)
         self.stamp.touch()
 
+    def apt(self, tool: str, *args: str, cwd: Path | None = None,
+            watch: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+        return run([tool, "-c", self.conf, *args], cwd=cwd, env={"LC_ALL": "C"}, check=False, watch=watch)
+
     def fresh(self) -> bool:
-        try:
-            return 0 <= time.time() - self.stamp.stat().st_mtime < INDEX_AGE_S
-        except FileNotFoundError:
-            return False
+        """Is the index young enough, and none asked for?"""
+        age = time.time() - self.stamp.stat().st_mtime if self.stamp.exists() else -1
+        return 0 <= age < INDEX_AGE_S and not flag("UPDATE")
 
-    def find(self, package: str, version: str | None) -> dict[str, str] | None:
-        """The index's record of a package, or None."""
-        name = f"{package}={version}" if version else package
-        done = run(["apt-cache", "-c", self.conf, "show", "--no-all-versions", name], env={"LC_ALL": "C"}, check=False)
-        fields = re.findall(r"^(\S+): (.*)$", done.stdout.split("\n\n")[0], re.MULTILINE)
-        return dict(fields) if done.returncode == 0 and fields else None
+    def find(self, package: str) -> dict[str, str]:
+        """The index's record of a package; empty if there is none."""
+        done = self.apt("apt-cache", "show", "--no-all-versions", package)
+        return dict(re.findall(r"(?m)^(\S+): (.*)$", done.stdout.split("\n\n")[0]))
 
-    def download(self, record: dict[str, str]) -> Path:
+    def get(self, package: str) -> Path | None:
+        """The package, downloaded; None if the suite does not have it."""
+        # The archive may have moved on since the index was read: then once more with a new index.
+        for new in (False, True) if self.fresh() else (True,):
+            if new:
+                self.update()
+            record = self.find(package)
+            try:
+                if record:
+                    return self._download(record)
+            except Err:
+                if new:
+                    raise
+        return None
+
+    def _download(self, record: dict[str, str]) -> Path:
         """Into our own directory; what an earlier run left of it is taken up again by apt."""
         partial = self.here / "partial"
         partial.mkdir(exist_ok=True)
         name, version, size = record["Package"], record["Version"], int(record["Size"])
+        for old in partial.glob(f"{name}_*.deb"):
+            if old.stem.split("_")[1].replace("%3a", ":") != version:
+                old.unlink()
         free = shutil.disk_usage(partial).free
         if free < size + (16 << 20):
-            raise Err(f"no space left for {name} ({size >> 20} MiB): {partial} has {free >> 20} MiB",
-                      "free some space, or set XDG_CACHE_HOME to a larger disk, and run the same command again")
+            raise full(f"{name} takes {size >> 20} MiB, {partial} has {free >> 20} MiB")
         with stage(f"fetching {name} {version}") as step:
-            with open(partial / f"{name}.log", "w+") as log:
-                apt = subprocess.Popen(["apt-get", "-c", str(self.conf), "download", f"{name}={version}"],
-                                       cwd=partial, env={**os.environ, "LC_ALL": "C"}, stdin=subprocess.DEVNULL,
-                                       stdout=log, stderr=log)
-                try:
-                    while True:
-                        try:
-                            apt.wait(0.2)
-                            break
-                        except subprocess.TimeoutExpired:
-                            got = sum(path.stat().st_size for path in partial.glob(f"{name}_*"))
-                            step.update(f"{got >> 20}/{size >> 20} MiB")
-                finally:
-                    apt.terminate()
-                    apt.wait()
-                log.seek(0)
-                output = log.read()
-            if DISK_FULL.search(output):
-                raise Err(f"no space left on the disk of {partial} for {name} ({size >> 20} MiB)",
-                          "free some space, or set XDG_CACHE_HOME to a larger disk, and run the same command again")
+            def watch() -> None:
+                got = sum(path.stat().st_size for path in partial.glob(f"{name}_*"))
+                step.update(f"{got >> 20}/{size >> 20} MiB")
+
+            done = self.apt("apt-get", "download", f"{name}={version}", cwd=partial, watch=watch)
             debs = list(partial.glob(f"{name}_*.deb"))
-            if apt.returncode or len(debs) != 1:
-                raise _explain(f"fetching {name} {version}", output)
+            if done.returncode or len(debs) != 1:
+                raise _explain(f"fetching {name} {version}", done)
             with open(debs[0], "rb") as handle:
                 found = hashlib.file_digest(handle, "sha256").hexdigest()
             if found != record["SHA256"]:
                 debs[0].unlink()
-                raise Err(f"fetching {name} {version}: the download was cut short or damaged (SHA256 {found})",
-                          "run the same command again")
+                raise Err(f"fetching {name} {version}: the download was cut short or damaged "
+                          f"(SHA256 {found})", "run the same command again")
             step.update(f"{size >> 20} MiB")
         return debs[0]
 
 
-def _kept(where: Path, package: str, arch: str, version: str | None) -> Path | None:
+def _kept(where: Path, package: str, arch: str) -> Path | None:
+    """The newest that was fetched, unless the archive is to be asked."""
     best: tuple[str, Path] | None = None
-    for path in where.glob(f"{package}_*.deb"):
+    for path in where.glob(f"{package}_*.deb") if not flag("UPDATE") else []:
         _, found, found_arch = path.stem.replace("%3a", ":").split("_")
-        if found_arch not in (arch, "all") or version not in (None, found):
-            continue
-        if best is None or run(["dpkg", "--compare-versions", found, "gt", best[0]], check=False).returncode == 0:
+        if found_arch in (arch, "all") and (not best or run(
+                ["dpkg", "--compare-versions", found, "gt", best[0]], check=False).returncode == 0):
             best = found, path
     return best[1] if best else None
 
 
-def fetch(package: str, *, arch: str = "all", suites: Sequence[str], version: str | None = None) -> Path:
+def fetch(package: str, *, arch: str = "all", suites: Sequence[str]) -> Path:
     """The .deb, from the first of the suites that has it; "own" are the machine's own suites.
 
     What was fetched once is kept and used, so that results can be compared; UPDATE=1 in the
     environment asks the archive again.
     """
-    ask = flag("UPDATE")
     where = cache_dir("debs", "+".join(suites))
-    kept = None if ask else _kept(where, package, arch, version)
-    if kept:
+    if kept := _kept(where, package, arch):
         return kept
     deps.need("archive")
     for suite in suites:
         view = View(suite, native() if arch == "all" else arch)
         with lock(view.here / "lock"):
-            kept = None if ask else _kept(where, package, arch, version)
-            if kept:
+            if kept := _kept(where, package, arch):
                 return kept
-            asked = ask or not view.fresh()
-            if asked:
-                view.update()
-            record = view.find(package, version)
-            if not record and not asked:
-                view.update()
-                record = view.find(package, version)
-                asked = True
-            if not record:
-                continue
-            for old in (view.here / "partial").glob(f"{package}_*.deb"):
-                if old.stem.split("_")[1].replace("%3a", ":") != record["Version"]:
-                    old.unlink()
-            try:
-                deb = view.download(record)
-            except Err:
-                # The archive moved on since the index was read: once more with a new index.
-                if asked:
-                    raise
-                view.update()
-                record = view.find(package, version)
-                if not record:
-                    continue
-                deb = view.download(record)
-            return deb.rename(where / deb.name)
-    wanted = package + (f" {version}" if version else "")
-    raise Err(f"the archive does not have {wanted} (any more); looked in: {', '.join(suites)}",
-              "KSRC=<kernel tree> takes a kernel from elsewhere; or look whether the package has a new name")
+            if deb := view.get(package):
+                return deb.rename(where / deb.name)
+    raise Err(f"the archive does not have {package} (any more); looked in: {', '.join(suites)}", ELSEWHERE)
 
 
 def unpack(deb: Path) -> Path:
     """The directory with the package's files; unpacked once."""
-    root = cache_dir("unpacked")
-    there = root / deb.stem
-    if there.is_dir():
-        return there
-    with lock(root / "lock"):
-        if not there.is_dir():
-            partial = root / f".{deb.stem}"
-            shutil.rmtree(partial, ignore_errors=True)
-            with stage(f"unpacking {deb.name}"):
-                run(["dpkg-deb", "-x", deb, partial], next_step="run the same command again")
-            partial.rename(there)
-    return there
+    def make(new: Path) -> None:
+        with stage(f"unpacking {deb.name}"):
+            run(["dpkg-deb", "-x", deb, new], next_step="run the same command again")
+    return made(cache_dir("unpacked") / deb.stem, make)
+
+
+def _extract(tar: Path, to: Path) -> None:
+    to.mkdir()
+    run(["tar", "-xf", tar, "-C", to, "--strip-components=1", "--no-same-owner"])
 
 
 def source(package: str, *, suites: Sequence[str]) -> Path:
@@ -314,27 +265,20 @@ def source(package: str, *, suites: Sequence[str]) -> Path:
             kept = sorted(root.glob(f"{package}_*_source-{suite}"))
             if kept and not flag("UPDATE"):
                 return kept[-1]
-            if not view.fresh() or flag("UPDATE"):
+            if not view.fresh():
                 view.update()
             partial = view.here / "partial" / package
-            shutil.rmtree(partial, ignore_errors=True)
+            remove(partial)
             partial.mkdir(parents=True)
             with stage(f"fetching the source of {package}"):
-                done = run(["apt-get", "-c", view.conf, "source", "--download-only", "--only-source", package],
-                           cwd=partial, env={"LC_ALL": "C"}, check=False)
-            tars = [path for path in partial.glob(f"{package}_*.tar.*") if ".debian." not in path.name]
-            tars = [path for path in tars if path.suffix != ".asc"]
+                done = view.apt("apt-get", "source", "--download-only", "--only-source", package, cwd=partial)
             if "Unable to find a source package" in done.stderr:
                 continue
+            tars = [path for path in partial.glob(f"{package}_*.tar.*")
+                    if ".debian." not in path.name and path.suffix != ".asc"]
             if done.returncode or len(tars) != 1:
-                raise _explain(f"fetching the source of {package}", done.stdout + done.stderr)
-            there = root / f"{tars[0].name.split('.orig')[0].split('.tar')[0]}_source-{suite}"
-            if not there.is_dir():
-                unpacked = partial / "unpacked"
-                unpacked.mkdir()
-                run(["tar", "-xf", tars[0], "-C", unpacked, "--strip-components=1", "--no-same-owner"],
-                    next_step="run the same command again")
-                unpacked.rename(there)
-            return there
+                raise _explain(f"fetching the source of {package}", done)
+            return made(root / f"{re.split('[.](?:orig|tar)', tars[0].name)[0]}_source-{suite}",
+                        lambda new: _extract(tars[0], new))
     raise Err(f"the archive does not have the source of {package}; looked in: {', '.join(suites)}",
               "look whether the package has a new name")

@@ -7,9 +7,10 @@ Everything of one base is in one directory, build/<base> of the cache:
     linux       the edit tree (tree.py): a git repository of the user's, borrowing base.git's objects
     test        the work tree of the test kernels
 
-Patches are applied in the index alone, as git am does it (mailinfo, apply, commit), so that
-no tree is touched before all of them have applied. git am itself wants a work tree, of 90,000
-files here, and takes what it does from the user's configuration.
+Patches are applied with git's plumbing, in an index alone (mailinfo, apply --cached, commit-tree).
+`git am` gives the same commits, but it cannot take its place here: it wants a work tree, of 90,000
+files, and changes it before the last patch has applied; it takes what it does from the user's
+configuration; and it knows no commits that it made before, which are most of them here.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..common import DISK_FULL, FAIL, TOP, USAGE, Err, cache_dir, flag, lock, run, say, stage
+from ..common import FAIL, TOP, USAGE, Err, cache_dir, flag, lock, made, remove, run, say, stage, write
 from . import archive, bases, deps
 
 NOBODY = "smmuv3-kdump"
@@ -32,32 +33,9 @@ PREREQ = "prereq"       # patches in this subdirectory are not the series' own; 
 
 # What a build leaves in a source tree. The tree's own .gitignore will not do: that of the
 # archive's source packages ignores every file.
-PRODUCTS = """\
-.git
-*.o
-*.a
-*.ko
-*.mod
-*.mod.c
-*.cmd
-.*.d
-*.dtb
-*.order
-*.symvers
-*.orig
-*.rej
-*~
-*.swp
-/.config*
-/include/config/
-/include/generated/
-/arch/*/include/generated/
-/arch/*/boot/Image*
-/vmlinux*
-/System.map
-/tags
-/cscope.*
-"""
+PRODUCTS = (".git *.o *.a *.ko *.mod *.mod.c *.cmd .*.d *.dtb *.order *.symvers *.orig *.rej *~ *.swp "
+            "/.config* /include/config/ /include/generated/ /arch/*/include/generated/ /arch/*/boot/Image* "
+            "/vmlinux* /System.map /tags /cscope.*").split()
 
 
 def git(*args: str | Path, cwd: Path | None = None, check: bool = True, data: bytes | None = None,
@@ -72,10 +50,20 @@ def git(*args: str | Path, cwd: Path | None = None, check: bool = True, data: by
     return run(["git", *args], cwd=cwd, check=check, data=data, env={**clean, **(env or {})})
 
 
-def of_user(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    """git in a repository of the user's, with the user's configuration: which one to trust stands there."""
+def pipeline(steps: Sequence[Sequence[str | Path]], data: str = "") -> subprocess.CompletedProcess[str]:
+    """Commands, each reading what the one before it writes; it fails if any of them does.
+
+    git is run with the user's configuration: which repository to trust stands there.
+    """
+    line = " | ".join(shlex.join(map(str, step)) for step in steps)
     clean = {name: None for name in os.environ if name.startswith("GIT_") and name != "GIT_CONFIG_GLOBAL"}
-    return run(["git", *args], check=False, env={**clean, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"})
+    return run(["bash", "-o", "pipefail", "-c", line], data=data.encode(), check=False,
+               env={**clean, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"})
+
+
+def of_user(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    """git in a repository of the user's."""
+    return pipeline([["git", *args]])
 
 
 def digest(*parts: str | bytes) -> str:
@@ -137,11 +125,12 @@ class Store:
         self.test = self.here / "test"
         self._commit = ""
 
-    def git(self, *args: str | Path, index: str = "scratch.index", work: Path | None = None, check: bool = True,
-            data: bytes | None = None) -> subprocess.CompletedProcess[str]:
-        env: dict[str, str | None] = {"GIT_DIR": str(self.git_dir), "GIT_INDEX_FILE": str(self.here / index)}
-        if work:
-            env["GIT_WORK_TREE"] = str(work)
+    def git(self, *args: str | Path, index: str = "scratch.index", work: Path | None = None,
+            check: bool = True, data: bytes | None = None,
+            env: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
+        """git in base.git, with an index of ours and, if asked for, a work tree."""
+        env = {"GIT_DIR": str(self.git_dir), "GIT_INDEX_FILE": str(self.here / index), **env,
+               **({"GIT_WORK_TREE": str(work)} if work else {})}
         return git(*args, cwd=work or self.here, env=env, check=check, data=data)
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
@@ -153,15 +142,7 @@ class Store:
         """The base's commit. The caller holds the lock."""
         if not self._commit:
             deps.need("tree")
-            if not (self.git_dir / "objects").is_dir() or not (self.git_dir / "HEAD").is_file():
-                git("init", "-q", "--bare", self.git_dir)
-            for name, value in (("gc.auto", "0"), ("core.compression", "1"), ("core.bigFileThreshold", "1"),
-                                ("core.fsync", "none"), ("core.autocrlf", "false")):
-                if self.git("config", name, check=False).stdout.strip() != value:
-                    self.git("config", name, value)
-            # Bytes as they are, whatever the source's own attributes ask for.
-            (self.git_dir / "info").mkdir(exist_ok=True)
-            (self.git_dir / "info" / "attributes").write_text("* -text -ident -filter -working-tree-encoding\n")
+            made(self.git_dir, self._init)
             if self.ksrc is None:
                 self._commit = self._from_archive()
             elif self._is_repository(self.ksrc):
@@ -170,16 +151,26 @@ class Store:
                 self._commit = self._from_directory(self.ksrc)
         return self._commit
 
-    def _known(self, origin: str) -> str | None:
-        try:
-            name, commit = (self.git_dir / "origin").read_text().split("\n")[:2]
-        except FileNotFoundError:
-            return None
-        return commit if name == origin else None
+    @staticmethod
+    def _init(new: Path) -> None:
+        git("init", "-q", "--bare", new)
+        for setting in ("gc.auto 0", "core.compression 1", "core.bigFileThreshold 1", "core.fsync none",
+                        "core.autocrlf false"):
+            git("-C", new, "config", *setting.split())
+        # Bytes as they are, whatever the source's own attributes ask for.
+        (new / "info").mkdir(exist_ok=True)
+        (new / "info" / "attributes").write_text("* -text -ident -filter -working-tree-encoding\n")
+
+    def _origin(self) -> tuple[str, str]:
+        """What the base's commit was made of last, and its id."""
+        path = self.git_dir / "origin"
+        name, commit = path.read_text().splitlines() if path.exists() else ("", "")
+        return name, commit
 
     def _record(self, origin: str, tree: str) -> str:
+        """The base's commit with this content."""
         text = self.git("cat-file", "blob", f"{tree}:Makefile", check=False).stdout
-        found = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL)\s*=\s*(\d+)", text, re.MULTILINE))
+        found = dict(re.findall(r"(?m)^(VERSION|PATCHLEVEL|SUBLEVEL)\s*=\s*(\d+)", text))
         if "VERSION" not in found or "PATCHLEVEL" not in found:
             raise Err(f"{origin} is not a kernel source: its Makefile has no VERSION and PATCHLEVEL",
                       "give the top directory of a kernel tree", USAGE)
@@ -187,54 +178,44 @@ class Store:
         message = f"Linux {version}\n\nThe source of {origin}, unchanged.\n"
         commit = self.git("commit-tree", tree, data=message.encode()).stdout.strip()
         self.git("update-ref", f"refs/bases/{commit}", commit)
-        partial = self.git_dir / "origin.new"
-        partial.write_text(f"{origin}\n{commit}\n")
-        partial.rename(self.git_dir / "origin")
+        write(self.git_dir / "origin", f"{origin}\n{commit}\n")
         return commit
 
     def version(self) -> str:
         return self.git("log", "-1", "--format=%s", self.source()).stdout.strip()
 
     def _from_archive(self) -> str:
-        try:
-            origin, known = (self.git_dir / "origin").read_text().split("\n")[:2]
-            if origin.startswith(f"{self.base.package}_") and not flag("UPDATE"):
-                return known
-        except FileNotFoundError:
-            pass
-        deb = archive.fetch(self.base.package, suites=self.base.suites)
-        origin = deb.stem
-        known = self._known(origin) or ""
-        if known:
+        origin, known = self._origin()
+        if origin.startswith(f"{self.base.package}_") and not flag("UPDATE"):
             return known
-        again = "free some space, or set XDG_CACHE_HOME to a larger disk, and run the same command again"
+        deb = archive.fetch(self.base.package, suites=self.base.suites)
+        if origin == deb.stem:
+            return known
         new = self.here / "test.new"
-        shutil.rmtree(new, ignore_errors=True)
+        remove(new)
         new.mkdir()
         (self.here / "new.index").unlink(missing_ok=True)
         with stage(f"unpacking {deb.name}"):
-            _untar(deb, self.base.package, new, again)
+            _untar(deb, self.base.package, new)
         tops = list(new.iterdir())
         if len(tops) != 1:
             raise Err(f"{deb.name} is not what was expected: {len(tops)} directories at the top")
         with stage(f"making a commit of {self.base.package}"):
-            self._add(tops[0], "new.index", products=False)
-            commit = self._record(origin, self.git("write-tree", index="new.index").stdout.strip())
+            self._add(tops[0], "new.index", [".git"])
+            commit = self._record(deb.stem, self.git("write-tree", index="new.index").stdout.strip())
         # The unpacked files become the work tree of the test kernels: saves a checkout.
-        shutil.rmtree(self.test, ignore_errors=True)
+        remove(self.test)
         tops[0].rename(self.test)
         (self.here / "new.index").rename(self.here / "test.index")
         new.rmdir()
         return commit
 
-    def _add(self, directory: Path, index: str, *, products: bool) -> None:
+    def _add(self, directory: Path, index: str, without: Sequence[str]) -> None:
         """Bring an index to what the directory holds."""
         # A lock can only be left from a run that was killed: we hold our own.
         (self.here / f"{index}.lock").unlink(missing_ok=True)
-        patterns = self.here / "products"
-        patterns.write_text(".git\n" if products is False else PRODUCTS)
-        changed = self.git("ls-files", "-m", "-d", "-o", "-z", f"--exclude-from={patterns}", index=index,
-                           work=directory).stdout
+        changed = self.git("ls-files", "-m", "-d", "-o", "-z", *(f"--exclude={name}" for name in without),
+                           index=index, work=directory).stdout
         self.git("update-index", "--add", "--remove", "-z", "--stdin", index=index, work=directory,
                  data=changed.encode(errors="surrogateescape"))
 
@@ -245,49 +226,37 @@ class Store:
             raise Err(f"git does not trust {path}: it belongs to somebody else",
                       f"git config --global --add safe.directory {path}")
         # Its top directory, or a bare repository, and not a directory inside another one.
-        return done.returncode == 0 and (done.stdout.splitlines()[1:] in ([""], []) or
-                                         done.stdout.splitlines()[0] == ".")
+        lines = done.stdout.splitlines()
+        return done.returncode == 0 and (lines[1:] in ([""], []) or lines[0] == ".")
 
     def _from_repository(self, ksrc: Path) -> str:
         if of_user("-C", ksrc, "config", "extensions.partialClone").stdout.strip():
             raise Err(f"KSRC={ksrc} is a partial clone: reading it would make git fetch into it",
                       "git clone it in full, or give a plain tree", USAGE)
-        head = of_user("-C", ksrc, "rev-parse", "--verify", "-q", "HEAD^{commit}").stdout.strip()
-        if not head:
+        done = of_user("-C", ksrc, "rev-parse", "HEAD^{commit}", "HEAD^{tree}")
+        if done.returncode:
             raise Err(f"KSRC={ksrc}: the repository has no commit at HEAD", "check out a branch there", USAGE)
         if of_user("-C", ksrc, "status", "--porcelain", "-uno").stdout.strip():
             say(f"note: {ksrc} has uncommitted changes; its HEAD is taken, they are left out")
-        origin = f"commit {head}"
-        known = self._known(origin)
-        if known:
+        head, tree = done.stdout.split()
+        origin, known = self._origin()
+        if origin == f"commit {head}":
             return known
-        tree = of_user("-C", ksrc, "rev-parse", "HEAD^{tree}").stdout.strip()
-        pack = self.here / "ksrc.pack"
         with stage(f"copying {head[:12]} of {ksrc}"):
             # Objects only, into our own repository: nothing is written over there.
-            try:
-                with open(pack, "wb") as out:
-                    done = subprocess.run(["git", "-C", ksrc, "pack-objects", "--revs", "--stdout", "-q", "--window=0"],
-                                          input=tree.encode() + b"\n", stdout=out, stderr=subprocess.PIPE)
-                if done.returncode:
-                    raise Err(f"{ksrc}: {done.stderr.decode(errors='replace').strip()}",
-                              "a partial or damaged clone will not do: git fsck there; or free some disk space")
-                with open(pack, "rb") as taken:
-                    done = subprocess.run(["git", f"--git-dir={self.git_dir}", "index-pack", "--stdin"], stdin=taken,
-                                          capture_output=True)
-                if done.returncode:
-                    raise Err(f"taking over {ksrc}: {done.stderr.decode(errors='replace').strip()}",
-                              "free some disk space and run the same command again")
-            finally:
-                pack.unlink(missing_ok=True)
-            return self._record(origin, tree)
+            done = pipeline([["git", "-C", ksrc, "pack-objects", "--revs", "--stdout", "-q", "--window=0"],
+                             ["git", f"--git-dir={self.git_dir}", "index-pack", "--stdin"]], f"{tree}\n")
+            if done.returncode:
+                raise Err(f"taking over {ksrc}: {done.stderr.strip()}",
+                          "a partial or damaged clone will not do: git fsck there")
+            return self._record(f"commit {head}", tree)
 
     def _from_directory(self, ksrc: Path) -> str:
         with stage(f"reading {ksrc}"):
-            self._add(ksrc, "ksrc.index", products=True)
+            self._add(ksrc, "ksrc.index", PRODUCTS)
             tree = self.git("write-tree", index="ksrc.index").stdout.strip()
-            origin = f"tree {tree}"
-            return self._known(origin) or self._record(origin, tree)
+            origin, known = self._origin()
+            return known if origin == f"tree {tree}" else self._record(f"tree {tree}", tree)
 
     # Commits on top of it.
 
@@ -304,22 +273,30 @@ class Store:
         tips = [parent]
         indexed = ""            # the commit that the index holds
         for number, patch in enumerate(patches):
-            memo = self.here / "applied" / digest(tips[-1], patch.read_bytes())
-            if not memo.exists():
+            key = digest(tips[-1], patch.read_bytes())
+            tip = self._remembered(key)
+            if not tip:
                 if indexed != tips[-1]:
                     self._index(tips[-1])
-                indexed = self._apply(tips[-1], patch, patches[number:])
-                self._remember(memo, indexed)
-            tips.append(memo.read_text().strip())
+                tip = indexed = self._apply(tips[-1], patch, patches[number:])
+                self._remember(key, tip)
+            tips.append(tip)
         return tips
+
+    def _remembered(self, key: str) -> str:
+        """The commit that was made before of all that the key stands for, or nothing."""
+        return self.git("rev-parse", "-q", "--verify", f"refs/applied/{key}", check=False).stdout.strip()
+
+    def _remember(self, key: str, commit: str) -> None:
+        self.git("update-ref", f"refs/applied/{key}", commit)
 
     def _apply(self, tip: str, patch: Path, rest: Sequence[Path]) -> str:
         """The commit of one patch on top of `tip`, which the index holds."""
         def rejected(cause: str) -> Rejected:
             return Rejected(f"{shown(patch)} {cause} (on {self.version()})", self.verb("tree"), tip, rest)
 
-        message, diff = self.here / "message", self.here / "diff"
-        done = self.git("mailinfo", "-b", "--encoding=UTF-8", message, diff, data=patch.read_bytes(), check=False)
+        message, diff, mbox = self.here / "message", self.here / "diff", patch.read_bytes()
+        done = self.git("mailinfo", "-b", "--encoding=UTF-8", message, diff, data=mbox, check=False)
         mail = dict(line.partition(": ")[::2] for line in done.stdout.splitlines())
         if done.returncode or not {"Author", "Email", "Subject"} <= mail.keys() or not diff.stat().st_size:
             raise rejected("is not a mail that git am takes (From, Subject, a diff)")
@@ -329,9 +306,9 @@ class Store:
         if done.returncode:
             raise rejected(f"does not apply: {_hunks(diff.read_text(errors='replace'), done.stderr)}")
         text = self.git("stripspace", data=(mail["Subject"] + "\n\n").encode() + message.read_bytes()).stdout
-        author: dict[str, str | None] = {"GIT_AUTHOR_NAME": mail["Author"], "GIT_AUTHOR_EMAIL": mail["Email"],
-                                         "GIT_AUTHOR_DATE": mail.get("Date", EPOCH)}
-        return self._commit_index(tip, text, author)
+        date = mail.get("Date", EPOCH)
+        return self._commit_index(tip, text, {"GIT_AUTHOR_NAME": mail["Author"], "GIT_AUTHOR_DATE": date,
+                                              "GIT_AUTHOR_EMAIL": mail["Email"], "GIT_COMMITTER_DATE": date})
 
     def tree_of(self, commit: str) -> str:
         """The id of a commit's content."""
@@ -343,38 +320,27 @@ class Store:
 
     def overlay(self, parent: str, files: Mapping[str, bytes], message: str) -> str:
         """The commit with these files laid over its tree."""
-        memo = self.here / "applied" / digest(parent, message, *(part for item in sorted(files.items())
-                                                                for part in item))
-        if memo.exists():
-            return memo.read_text().strip()
+        key = digest(parent, message, *files, *files.values())
+        if known := self._remembered(key):
+            return known
         self._index(parent)
         there = set(self.git("ls-files", "-z", "--", *files).stdout.split("\0")) & files.keys()
         if there:
             raise Err(f"{sorted(there)[0]} is a file of the base kernel too", "give ours another name", FAIL)
-        for name, content in sorted(files.items()):
+        for name, content in files.items():
             blob = self.git("hash-object", "-w", "--stdin", data=content).stdout.strip()
             self.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}")
         tip = self._commit_index(parent, message, {})
-        self._remember(memo, tip)
+        self._remember(key, tip)
         return tip
 
     def _index(self, commit: str) -> None:
         (self.here / "scratch.index.lock").unlink(missing_ok=True)
         self.git("read-tree", commit)
 
-    def _commit_index(self, parent: str, message: str, author: Mapping[str, str | None]) -> str:
+    def _commit_index(self, parent: str, message: str, author: Mapping[str, str]) -> str:
         tree = self.git("write-tree").stdout.strip()
-        env: dict[str, str | None] = {"GIT_DIR": str(self.git_dir), **author}
-        if "GIT_AUTHOR_DATE" in author:
-            env["GIT_COMMITTER_DATE"] = author["GIT_AUTHOR_DATE"]
-        return git("commit-tree", tree, "-p", parent, cwd=self.here, env=env, data=message.encode()).stdout.strip()
-
-    def _remember(self, memo: Path, tip: str) -> None:
-        self.git("update-ref", f"refs/applied/{memo.name}", tip)
-        memo.parent.mkdir(exist_ok=True)
-        partial = memo.with_suffix(".new")
-        partial.write_text(tip + "\n")
-        partial.rename(memo)
+        return self.git("commit-tree", tree, "-p", parent, data=message.encode(), env=author).stdout.strip()
 
     def check_out(self, commit: str) -> Path:
         """The test kernels' work tree at this commit; only files that differ are written."""
@@ -384,44 +350,22 @@ class Store:
         return self.test
 
 
-def _untar(deb: Path, package: str, to: Path, next_step: str) -> None:
+def _untar(deb: Path, package: str, to: Path) -> None:
     """The source archive inside the package, unpacked without being stored itself."""
-    steps = [["dpkg-deb", "--fsys-tarfile", str(deb)], ["tar", "-xO", f"./usr/src/{package}.tar.xz"],
-             ["xz", "-dc", "-T0"], ["tar", "-x", "-C", str(to), "--no-same-owner"]]
-    running: list[subprocess.Popen[bytes]] = []
-    for step in steps:
-        running.append(subprocess.Popen(step, stdin=running[-1].stdout if running else subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE if step is not steps[-1] else None,
-                                        stderr=subprocess.PIPE, env={**os.environ, "LC_ALL": "C"}))
-        if len(running) > 1:
-            running[-2].stdout.close()      # type: ignore[union-attr]
-    try:
-        said = [process.stderr.read().decode(errors="replace").strip()      # type: ignore[union-attr]
-                for process in reversed(running)]
-        failed = [process.wait() for process in running]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-    if any(failed):
-        text = "; ".join(line for line in said if line)
-        full = bool(DISK_FULL.search(text))
-        raise Err(f"unpacking {deb.name}: " + ("the disk is full" if full else text.splitlines()[0] if text else "failed"),
-                  next_step if full else f"rm '{deb}' and run the same command again")
+    done = pipeline([["dpkg-deb", "--fsys-tarfile", deb], ["tar", "-xO", f"./usr/src/{package}.tar.xz"],
+                     ["xz", "-dc", "-T0"], ["tar", "-x", "-C", to, "--no-same-owner"]])
+    if done.returncode:
+        raise Err(f"unpacking {deb.name}: {done.stderr.strip() or 'failed'}",
+                  f"rm '{deb}' and run the same command again")
 
 
 def _hunks(diff: str, said: str) -> str:
     """Which file and hunk, out of what git apply said."""
     found = []
-    for name, line in re.findall(r"error: patch failed: (.+):(\d+)$", said, re.MULTILINE):
-        section = re.search(rf"^diff --git a/{re.escape(name)} .*?(?=^diff --git |\Z)", diff, re.MULTILINE | re.DOTALL)
-        headers = re.findall(r"^@@ -.*$", section[0] if section else "", re.MULTILINE)
-        for number, header in enumerate(headers, 1):
-            if re.match(rf"@@ -{line}[, ]", header):
-                found.append(f"{name}, hunk {number} ({header})")
-                break
-        else:
-            found.append(f"{name}, line {line}")
-    if not found:
-        found = [line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: ")] or [said]
-    return "; ".join(found)
+    for name, line in re.findall(r"(?m)error: patch failed: (.+):(\d+)$", said):
+        section = re.search(rf"(?ms)^diff --git a/{re.escape(name)} .*?(?=^diff --git |\Z)", diff)
+        headers = re.findall(r"(?m)^@@ -.*$", section[0] if section else "")
+        hunks = [f"hunk {number} ({header})" for number, header in enumerate(headers, 1)
+                 if re.match(rf"@@ -{line}[, ]", header)]
+        found.append(f"{name}, {hunks[0] if hunks else f'line {line}'}")
+    return "; ".join(found or re.findall(r"(?m)^error: (.*)$", said) or [said])

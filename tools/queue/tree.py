@@ -12,9 +12,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..common import FAIL, USAGE, Err, flag, say, stage
+from ..common import FAIL, USAGE, Err, beside, flag, remove, say, stage, write
 from . import config
-from .store import PREREQ, PRODUCTS, Rejected, Store, digest, git, is_own, shown
+from .store import PREREQ, PRODUCTS, Rejected, Store, digest, git, shown
 
 BASE_REF = "refs/smmuv3-kdump/base"     # in the edit tree: the base commit it was made from
 MADE_REF = "refs/smmuv3-kdump/made"     # and its tip when it and the queue were last the same
@@ -23,8 +23,8 @@ QUEUE_KEY = "smmuv3-kdump.queue"        # and a hash of the queue's files at tha
 # All that git might take from a configuration or change between its versions is fixed.
 FORMAT_PATCH = (
     "format-patch", "-q", "--zero-commit", "--no-signature", "--no-numbered", "--full-index", "--no-renames",
-    "--no-attach", "--no-thread", "--no-cover-letter", "--no-base", "--no-notes", "--no-ext-diff", "--no-textconv",
-    "--binary", "--diff-algorithm=myers", "--indent-heuristic", "-U3", "--no-stat", "--src-prefix=a/",
+    "--no-attach", "--no-thread", "--no-cover-letter", "--no-base", "--no-notes", "--no-ext-diff", "--binary",
+    "--no-textconv", "--diff-algorithm=myers", "--indent-heuristic", "-U3", "--no-stat", "--src-prefix=a/",
     "--dst-prefix=b/", "--subject-prefix=PATCH", "--filename-max-length=64", "--no-encode-email-headers")
 
 
@@ -54,20 +54,18 @@ class EditTree:
         return one == other or content(one) == content(other)
 
     def _busy(self) -> str:
-        names = {"rebase-merge": "a rebase", "rebase-apply": "a rebase or git am", "CHERRY_PICK_HEAD": "a cherry-pick",
-                 "MERGE_HEAD": "a merge"}
+        names = {"rebase-merge": "a rebase", "rebase-apply": "a rebase or git am",
+                 "CHERRY_PICK_HEAD": "a cherry-pick", "MERGE_HEAD": "a merge"}
         return next((what for name, what in names.items() if (self.path / ".git" / name).exists()), "")
 
     def _make(self, commit: str) -> None:
         """A new edit tree at this commit; it is there whole or not at all."""
-        new = self.store.here / "linux.new"
-        shutil.rmtree(new, ignore_errors=True)
-        with stage(f"writing {self.path}"):
+        with stage(f"writing {self.path}"), beside(self.path) as new:
             git("init", "-q", "-b", "queue", new)
-            (new / ".git" / "objects" / "info" / "alternates").write_text(f"{self.store.git_dir / 'objects'}\n")
-            (new / ".git" / "info" / "attributes").write_text((self.store.git_dir / "info" / "attributes").read_text())
+            objects = self.store.git_dir / "objects"
+            (new / ".git" / "objects" / "info" / "alternates").write_text(f"{objects}\n")
+            shutil.copy(self.store.git_dir / "info" / "attributes", new / ".git" / "info")
             git("-C", new, "reset", "-q", "--hard", commit)
-            new.rename(self.path)
         self._sync(commit)
 
     def tree(self) -> Path:
@@ -80,48 +78,49 @@ class EditTree:
             except Rejected as err:
                 if not there:
                     self._make(err.tip)
-                raise Err(err.cause,
-                          f"cd {self.path} && git checkout --detach {err.tip[:12]} && git am --reject "
-                          + " ".join(str(patch) for patch in err.rest)
-                          + f"\n        mend what it rejects, `git am --continue`; then here: {self.store.verb('refresh')}",
-                          FAIL) from err
+                rest = " ".join(map(str, err.rest))
+                raise Err(err.cause, f"cd {self.path} && git checkout --detach {err.tip[:12]} && "
+                          f"git am --reject {rest}\n        mend what it rejects, `git am --continue`; "
+                          f"then here: {self.store.verb('refresh')}", FAIL) from err
             if not there:
                 self._make(tip)
                 return self.path
             head = self.in_edit("rev-parse", "HEAD")
+            note = f"that are not in the queue; {self.store.verb('refresh')} writes them there"
             if self._same(head, tip):
                 self._sync(head)
             elif self.in_edit("config", QUEUE_KEY, check=False) == self._queue_hash():
-                say(f"note: the tree holds changes that are not in the queue; {self.store.verb('refresh')} writes them there")
+                say(f"note: the tree holds changes {note}")
             elif head == self._made() and not self._busy() and not self._changes():
                 with stage(f"bringing {self.path} to the queue"):
                     self.in_edit("reset", "-q", "--keep", tip)
                 self._sync(tip)
             elif self._holds(tip):
                 self._sync(tip)
-                say(f"note: the tree holds commits that are not in the queue; {self.store.verb('refresh')} writes them there")
+                say(f"note: the tree holds commits {note}")
             else:
-                raise Err(f"{self.path} has commits or changes of its own, and the queue or the base changed as well; "
-                          "it is left as it is",
-                          f"commit what is there, then: git -C {self.path} rebase --onto {tip[:12]} "
-                          f"{self._made()[:12]}; or move it away", FAIL)
+                raise Err(f"{self.path} has commits or changes of its own, and the queue or the base changed "
+                          "as well; it is left as it is", f"commit what is there, then: git -C {self.path} "
+                          f"rebase --onto {tip[:12]} {self._made()[:12]}; or move it away", FAIL)
             return self.path
 
     def _made(self) -> str:
         return self.in_edit("rev-parse", "-q", "--verify", MADE_REF, check=False)
 
     def _holds(self, tip: str) -> bool:
-        """Is the tree built upon the queue as it is now (and not upon patches that it has lost since)?"""
-        def before(one: str, other: str) -> bool:
-            return git("-C", self.path, "merge-base", "--is-ancestor", one, other, check=False).returncode == 0
-        return before(tip, "HEAD") and not (before(tip, self._made()) and before(self._made(), "HEAD"))
+        """Is the tree built upon the queue as it is now, and not upon patches that it has lost since?"""
+        made = self._made()
+        return self._before(tip, "HEAD") and not (self._before(tip, made) and self._before(made, "HEAD"))
+
+    def _before(self, one: str, other: str) -> bool:
+        done = git("-C", self.path, "merge-base", "--is-ancestor", one, other, check=False)
+        return done.returncode == 0
 
     def _changes(self) -> list[str]:
         """Files of the edit tree that are not as committed."""
-        patterns = self.store.here / "products"
-        patterns.write_text(PRODUCTS)
-        changed = self.in_edit("diff", "--name-only", "HEAD").splitlines()
-        return changed + self.in_edit("ls-files", "-o", f"--exclude-from={patterns}").splitlines()
+        changed = self.in_edit("diff", "--name-only", "HEAD")
+        new = self.in_edit("ls-files", "-o", *(f"--exclude={name}" for name in PRODUCTS))
+        return [*changed.splitlines(), *new.splitlines()]
 
     def refresh(self, force: bool = False) -> Path:
         """The edit tree's commits into the patch directory. Bytes depend on the commits alone."""
@@ -130,12 +129,13 @@ class EditTree:
             self._check_tree(source)
             self._check_seen(source)
             new = self.store.here / "refresh"
-            shutil.rmtree(new, ignore_errors=True)
+            remove(new)
             self.in_edit(*FORMAT_PATCH, "--output-directory", new, f"{source}..HEAD")
             made = sorted(new.glob("*.patch"))
             if not self._same(self.store.apply(source, made), "HEAD"):
                 raise Err("the patches, applied again, do not give the tree's commits",
-                          "look for lines `---` or `diff ` in a commit message, and for an author without a name", FAIL)
+                          "look for lines `---` or `diff ` in a commit message, and for an author without a "
+                          "name", FAIL)
             self._write(made, force)
             self._sync(self.in_edit("rev-parse", "HEAD"))
             return self.store.base.patches
@@ -145,17 +145,18 @@ class EditTree:
         if not (self.path / ".git").is_dir():
             raise Err(f"there is no edit tree {self.path}", self.store.verb("tree"), USAGE)
         if self._busy():
-            raise Err(f"{self._busy()} is under way in {self.path}", "finish or abort it, and run this again", FAIL)
+            raise Err(f"{self._busy()} is under way in {self.path}", "finish or abort it first", FAIL)
         changes = self._changes()
         if changes:
             raise Err(f"{self.path} has uncommitted changes: {', '.join(changes[:5])}"
                       + (f" and {len(changes) - 5} more" if len(changes) > 5 else ""),
                       "commit them (git add -f for new files) or undo them", FAIL)
-        if git("-C", self.path, "merge-base", "--is-ancestor", source, "HEAD", check=False).returncode:
+        if not self._before(source, "HEAD"):
             raise Err(f"the tree's HEAD is not built on the base {self.store.version()} ({source[:12]})",
                       f"git -C {self.path} rebase --onto {source[:12]} {BASE_REF}", FAIL)
         if self.in_edit("rev-list", "--merges", f"{source}..HEAD"):
-            raise Err("the tree has a merge: a queue is a line", f"git -C {self.path} rebase {source[:12]}", FAIL)
+            raise Err("the tree has a merge: a queue is a line",
+                      f"git -C {self.path} rebase {source[:12]}", FAIL)
 
     def _check_seen(self, source: str) -> None:
         """The queue must not hold anything that the tree's commits were made without."""
@@ -166,8 +167,8 @@ class EditTree:
         except Rejected as err:
             tip = err.tip
         if not self._holds(tip):
-            raise Err(f"{shown(self.store.base.patches)} changed since the tree was made: refresh would undo that",
-                      f"{self.store.verb('tree')} says how to bring the two together", FAIL)
+            raise Err(f"{shown(self.store.base.patches)} changed since the tree was made: refresh would undo "
+                      "that", f"{self.store.verb('tree')} says how to bring the two together", FAIL)
 
     def _write(self, made: Sequence[Path], force: bool) -> None:
         there = self.store.base.patches
@@ -189,7 +190,8 @@ class EditTree:
                 written.append(name)
         if _replace(there / "series", "".join(f"{name}\n" for name in names).encode()):
             written.append("series")
-        for gone in {*there.glob("*.patch"), *there.glob(f"{PREREQ}/*.patch")} - {there / name for name in names}:
+        before_now = {*there.glob("*.patch"), *there.glob(f"{PREREQ}/*.patch")}
+        for gone in sorted(before_now - {there / name for name in names}):
             gone.unlink()
             written.append(f"{gone.relative_to(there)} (removed)")
         say(f"{shown(there)}: " + (f"written: {', '.join(written)}" if written else "nothing to change"))
@@ -208,12 +210,7 @@ def _gist(patch: Path) -> list[bytes]:
 def _replace(path: Path, content: bytes) -> bool:
     if path.is_file() and path.read_bytes() == content:
         return False
-    partial = path.with_name(f".{path.name}.new")
-    try:
-        partial.write_bytes(content)
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write(path, content)
     return True
 
 

@@ -31,8 +31,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The tests' own git: nobody's configuration, a fixed person.
 GIT = {
     "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C",
-    "GIT_AUTHOR_NAME": "A Üser", "GIT_AUTHOR_EMAIL": "user@example.com", "GIT_AUTHOR_DATE": "2001-02-03T04:05:06+0100",
-    "GIT_COMMITTER_NAME": "C", "GIT_COMMITTER_EMAIL": "c@example.com", "GIT_COMMITTER_DATE": "2002-02-03T04:05:06+0100",
+    "GIT_AUTHOR_NAME": "A Üser", "GIT_AUTHOR_EMAIL": "user@example.com",
+    "GIT_AUTHOR_DATE": "2001-02-03T04:05:06+0100",
+    "GIT_COMMITTER_NAME": "C", "GIT_COMMITTER_EMAIL": "c@example.com",
+    "GIT_COMMITTER_DATE": "2002-02-03T04:05:06+0100",
 }
 
 
@@ -97,7 +99,8 @@ class Project:
         self.cache = root / "cache"
         self.bin = root / "bin"
         self.bin.mkdir(parents=True)
-        shutil.copytree(TOP / "tools", self.top / "tools", ignore=shutil.ignore_patterns("__pycache__", "tests"))
+        shutil.copytree(TOP / "tools", self.top / "tools",
+                        ignore=shutil.ignore_patterns("__pycache__", "tests"))
         for name in ("Makefile", "Kconfig"):
             shutil.copy(TOP / name, self.top / name)
         shutil.copytree(TOP / "configs", self.top / "configs")
@@ -129,7 +132,8 @@ class Project:
         """Print the value of an expression of our modules, in place of a verb."""
         return self.run(*show(what), code=code, **env)
 
-    def build(self, count: int | None = None, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    def build(self, count: int | None = None, code: int | None = 0,
+              **env: str) -> subprocess.CompletedProcess[str]:
         """Print the path of the test kernel with so many patches of the queue."""
         return self.call(f"build.build('9.8', {count}).image", code, **env)
 
@@ -167,7 +171,8 @@ class Project:
         for old in self.patches.glob("*"):
             old.unlink()
         git(scratch, "format-patch", "-q", "-o", str(self.patches), f"HEAD~{len(edits)}")
-        (self.patches / "series").write_text("".join(f"{patch.name}\n" for patch in sorted(self.patches.glob("*.patch"))))
+        names = sorted(patch.name for patch in self.patches.glob("*.patch"))
+        (self.patches / "series").write_text("".join(f"{name}\n" for name in names))
 
 
 @pytest.fixture

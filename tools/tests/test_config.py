@@ -44,7 +44,8 @@ def test_values_have_types_and_an_order(project: Project) -> None:
     assert show(project, "config.load()['CRASH_DELAY_MS']", CONFIG="x_defconfig") == "7"
 
 
-@pytest.mark.parametrize("line", ["CONFIG_NOPE=y", "CONFIG_CRASH_DELAY_MS=x", "CONFIG_CRASH_DELAY_MS=99999999", 'CONFIG_BASE="1.0"'])
+@pytest.mark.parametrize("line", ["CONFIG_NOPE=y", "CONFIG_CRASH_DELAY_MS=x",
+                                  "CONFIG_CRASH_DELAY_MS=99999999", 'CONFIG_BASE="1.0"'])
 def test_a_mistake_is_an_error(project: Project, line: str) -> None:
     (project.top / ".config").write_text(line + "\n")
     assert "error:" in show(project, "config.load().base", code=2)
@@ -56,7 +57,8 @@ def test_unknown_names(project: Project) -> None:
 
 
 @pytest.mark.parametrize("table", [
-    "9.8 linux-source-9.8 own 9.8 supported\n", "9.8 linux-source-9.8 own 9.8\n", "9.8 p own 9.8 unheard-of\n",
+    "9.8 linux-source-9.8 own 9.8 supported\n", "9.8 linux-source-9.8 own 9.8\n",
+    "9.8 p own 9.8 unheard-of\n",
     "9.8 p own 9.8 default\n9.8 p own 9.8 supported\n", "9.8 p own 9.8 default\n9.7 p own 9.7 default\n",
 ])
 def test_a_broken_manifest(project: Project, table: str) -> None:
@@ -65,8 +67,8 @@ def test_a_broken_manifest(project: Project, table: str) -> None:
 
 
 def test_the_newest_base_is_told_by_numbers(project: Project) -> None:
-    (project.top / "patches" / "bases").write_text("".join(
-        f"{name} p own {name} {status}\n" for name, status in (("6.9", "default"), ("6.12", "supported"), ("6.2", "supported"))))
+    (project.top / "patches" / "bases").write_text(
+        "6.9 p own 6.9 default\n6.12 p own 6.12 supported\n6.2 p own 6.2 supported\n")
     assert show(project, "bases.newest().name") == "6.12"
     with open(project.top / "patches" / "bases", "a") as manifest:
         manifest.write("10.1 p own 10.1 best-effort\n")

@@ -39,7 +39,8 @@ def kernels(project: Project) -> Project:
     project.fake("make", MAKE)
     for name in ("aarch64-linux-gnu-gcc", "ccache", "flex", "bison", "bc", "gcc"):
         project.fake(name, "echo fake 1.0")
-    (project.top / "configs" / "kernel" / "test.config").write_text("CONFIG_A=y\nCONFIG_B=y\nCONFIG_OLD=y  # optional\n")
+    (project.top / "configs" / "kernel" / "test.config").write_text(
+        "CONFIG_A=y\nCONFIG_B=y\nCONFIG_OLD=y  # optional\n")
     (project.top / "drivers" / "iommu").mkdir(parents=True)
     (project.top / "drivers" / "iommu" / "our.c").write_text("our driver\n")
     (project.top / "patches" / "test").mkdir()
@@ -72,15 +73,16 @@ def test_the_two_kernels(kernels: Project) -> None:
 def test_nothing_changed_nothing_built(kernels: Project) -> None:
     build(kernels, "unpatched")
     build(kernels, "patched")
-    assert [call.split()[0] for call in calls(kernels)] == ["allnoconfig", "Image", "fresh", "allnoconfig", "Image"]
+    made = [call.split()[0] for call in calls(kernels)]
+    assert made == ["allnoconfig", "Image", "fresh", "allnoconfig", "Image"]
     build(kernels, "unpatched")
     build(kernels, "patched")
     assert calls(kernels) == []
 
 
 @pytest.mark.parametrize("what, unpatched, patched", [
-    ("patch", False, True), ("message of a patch", False, False), ("driver", True, True), ("configuration", True, True),
-    ("compiler", True, True), ("base", True, True),
+    ("patch", False, True), ("message of a patch", False, False), ("driver", True, True),
+    ("configuration", True, True), ("compiler", True, True), ("base", True, True),
 ])
 def test_what_is_built_again(kernels: Project, what: str, unpatched: bool, patched: bool) -> None:
     build(kernels, "unpatched")
@@ -191,3 +193,17 @@ def test_tools_that_are_not_installed(kernels: Project) -> None:
             "common.main(lambda: print(build.build('9.8')))")
     done = kernels.run(PYTHON, "-c", code, code=3, PATH=f"{kernels.bin}:{tools}")
     assert "not installed: bison" in done.stderr and "sudo apt-get install" in done.stderr
+
+
+def test_test_patches_of_a_base_replace_the_common_ones(kernels: Project) -> None:
+    common = kernels.top / "patches" / "test"
+    for where, line, text in ((common, 20, "twenty"), (common / "9.8", 30, "thirty")):
+        kernels.queue((line, text, "test: One"))
+        where.mkdir(exist_ok=True)
+        kernels.patches.joinpath("0001-test-One.patch").rename(where / "0001-test-One.patch")
+    kernels.queue((10, "ten", "a: One"))
+    text = build(kernels, "patched")
+    assert "thirty" in text and "ten\n" in text and "twenty" not in text
+    shutil.rmtree(common / "9.8")
+    text = build(kernels, "patched")
+    assert "twenty" in text and "ten\n" in text and "thirty" not in text

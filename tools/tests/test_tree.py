@@ -39,14 +39,16 @@ def test_one_commit_for_the_base_and_one_a_patch(project: Project) -> None:
     tree = project.tree()
     assert subjects(tree) == ["Linux 9.8.7", "a: One", "a: Two"]
     assert (tree / A_C).read_text().splitlines()[39] == "forty"
-    assert git(tree, "log", "-1", "--format=%an <%ae> %aI") == "A Üser <user@example.com> 2001-02-03T04:05:06+01:00"
+    author = git(tree, "log", "-1", "--format=%an <%ae> %aI")
+    assert author == "A Üser <user@example.com> 2001-02-03T04:05:06+01:00"
     assert git(tree, "log", "-1", "--format=%b") == "Why: naïve."
     assert git(tree, "status", "--porcelain") == ""
 
 
 def test_the_base_is_the_source_byte_for_byte(project: Project) -> None:
     tree = project.tree()
-    found = {name: (mode, content) for name, (mode, _, content) in snapshot(tree).items() if not name.startswith(".git/")}
+    found = {name: (mode, content) for name, (mode, _, content) in snapshot(tree).items()
+             if not name.startswith(".git/")}
     found.pop(".git")
     assert found == {name: (mode, content) for name, (mode, _, content) in snapshot(project.ksrc).items()}
 
@@ -58,7 +60,8 @@ def test_commits_are_those_of_git_am(project: Project) -> None:
     base = git(tree, "rev-parse", "HEAD~2")
     git(tree, "checkout", "-q", "--detach", base)
     env = {**clean_env(), **GIT, "GIT_COMMITTER_NAME": "smmuv3-kdump", "GIT_COMMITTER_EMAIL": "smmuv3-kdump"}
-    subprocess.run(["git", "-C", tree, "am", "-q", "--committer-date-is-author-date", *sorted(project.patches.glob("*.patch"))],
+    patches = sorted(project.patches.glob("*.patch"))
+    subprocess.run(["git", "-C", tree, "am", "-q", "--committer-date-is-author-date", *patches],
                    check=True, env=env)
     assert git(tree, "rev-parse", "HEAD") == tip
 
@@ -66,8 +69,9 @@ def test_commits_are_those_of_git_am(project: Project) -> None:
 def test_ids_do_not_depend_on_time_user_or_configuration(project: Project, tmp_path: Path) -> None:
     project.queue(*TWO)
     one = git(project.tree(), "rev-parse", "HEAD")
-    (tmp_path / ".gitconfig").write_text("[user]\nname=x\nemail=y@z\n[core]\nautocrlf=true\n[apply]\nwhitespace=fix\n"
-                                         "[am]\nthreeWay=true\n[commit]\ngpgSign=true\n[init]\ndefaultBranch=zzz\n")
+    (tmp_path / ".gitconfig").write_text(
+        "[user]\nname=x\nemail=y@z\n[core]\nautocrlf=true\n[apply]\nwhitespace=fix\n"
+        "[am]\nthreeWay=true\n[commit]\ngpgSign=true\n[init]\ndefaultBranch=zzz\n")
     time.sleep(1.1)
     other = git(project.tree(XDG_CACHE_HOME=str(tmp_path / "other")), "rev-parse", "HEAD")
     assert one == other
@@ -127,7 +131,8 @@ def test_ksrc_repository_gives_its_head(project: Project) -> None:
 
 
 def test_ksrc_directory_without_what_a_build_left(project: Project) -> None:
-    for name in ("vmlinux", "drivers/iommu/a.o", ".config", "include/config/auto.conf", "drivers/iommu/.a.o.cmd"):
+    for name in ("vmlinux", "drivers/iommu/a.o", ".config", "include/config/auto.conf",
+                 "drivers/iommu/.a.o.cmd"):
         (project.ksrc / name).parent.mkdir(parents=True, exist_ok=True)
         (project.ksrc / name).write_text("product")
     (project.ksrc / "tools" / "test.d").mkdir(parents=True)
@@ -228,8 +233,8 @@ def test_the_users_commits_stay(project: Project) -> None:
     project.edit(tree, 20, "twenty", "a: Mine")
     before = snapshot(tree)
     assert "make refresh" in project.verb("tree").stderr
-    assert snapshot(tree / "drivers") == {name.removeprefix("drivers/"): value for name, value in before.items()
-                                          if name.startswith("drivers/")}
+    assert snapshot(tree / "drivers") == {
+        name.removeprefix("drivers/"): value for name, value in before.items() if name.startswith("drivers/")}
     assert subjects(tree)[-1] == "a: Mine"
 
 
@@ -276,15 +281,17 @@ def test_refresh_is_byte_stable(project: Project, tmp_path: Path) -> None:
     first = files(project.patches)
     assert "nothing to change" in project.refresh().stderr
     shutil.rmtree(project.cache)
-    (tmp_path / ".gitconfig").write_text("[format]\nsignature=x\nnumbered=true\nsubjectPrefix=RFC\nattach=true\n"
-                                         "[diff]\nnoprefix=true\ncontext=9\nalgorithm=patience\n[core]\nabbrev=7\n")
+    (tmp_path / ".gitconfig").write_text(
+        "[format]\nsignature=x\nnumbered=true\nsubjectPrefix=RFC\nattach=true\n"
+        "[diff]\nnoprefix=true\ncontext=9\nalgorithm=patience\n[core]\nabbrev=7\n")
     project.tree()
     assert "nothing to change" in project.refresh(FORCE="1").stderr
     assert files(project.patches) == first
     # The control: this configuration does change what plain git writes.
     tree = project.tree()
     env = {**clean_env(), "HOME": str(tmp_path)}
-    plain = subprocess.run(["git", "-C", tree, "format-patch", "--stdout", "-1"], env=env, capture_output=True).stdout
+    plain = subprocess.run(["git", "-C", tree, "format-patch", "--stdout", "-1"], env=env,
+                           capture_output=True).stdout
     assert b"diff --git drivers" in plain
 
 
@@ -370,14 +377,16 @@ def test_a_message_that_git_am_would_cut(project: Project) -> None:
 
 # Faults: one clear error, and the same command again recovers
 
-@pytest.mark.parametrize("command", ["init", "update-index", "write-tree", "commit-tree", "apply", "read-tree", "reset"])
+@pytest.mark.parametrize("command", [
+    "init", "update-index", "write-tree", "commit-tree", "apply", "read-tree", "reset"])
 @pytest.mark.parametrize("fault", ["fails", "is killed with us", "meets a full disk"])
 def test_a_git_that(project: Project, command: str, fault: str) -> None:
     project.queue(*TWO)
     does = {"fails": "echo 'fatal: broken' >&2; exit 128",
             "is killed with us": "kill -9 $PPID; exit 1",
             "meets a full disk": "echo 'fatal: write error: No space left on device' >&2; exit 128"}[fault]
-    fake = project.fake("git", f'for word; do [ "$word" = {command} ] && {{ {does}; }}; done; exec "$REAL" "$@"')
+    script = f'for word; do [ "$word" = {command} ] && {{ {does}; }}; done; exec "$REAL" "$@"'
+    fake = project.fake("git", script)
     done = project.verb("tree", code=None)
     if fault == "is killed with us":
         assert done.returncode == -signal.SIGKILL
@@ -405,7 +414,8 @@ def test_a_real_full_disk(project: Project, tmp_path: Path) -> None:
 
 
 def test_interrupted(project: Project) -> None:
-    project.fake("git", 'for word; do [ "$word" = write-tree ] && touch "$HOME/there" && sleep 60; done; exec "$REAL" "$@"')
+    project.fake("git", 'for word; do [ "$word" = write-tree ] && touch "$HOME/there" && sleep 60; done; '
+                 'exec "$REAL" "$@"')
     process = project.start(PYTHON, "-m", "tools", "tree")
     while not (project.top.parent / "there").exists():
         assert process.poll() is None
@@ -426,8 +436,20 @@ def test_two_at_once(project: Project) -> None:
     assert subjects(Path(out.strip())) == ["Linux 9.8.7", "a: One", "a: Two"]
 
 
+def test_only_patches_that_changed_are_applied_again(project: Project) -> None:
+    project.fake("git", 'case "$*" in apply*) echo x >>"$HOME/applied";; esac; exec "$REAL" "$@"')
+    applied = project.top.parent / "applied"
+    project.queue(*TWO)
+    project.tree()
+    assert applied.read_text() == "x\n" * 2
+    project.queue(*TWO, (50, "fifty", "a: Three"))
+    project.tree()
+    assert applied.read_text() == "x\n" * 3
+    project.queue((11, "eleven", "a: One"), TWO[1])     # what stands on a patch that changed goes with it
+    project.tree()
+    assert applied.read_text() == "x\n" * 5
+
+
 def test_unknown_base(project: Project) -> None:
     done = project.verb("tree", code=2, BASE="1.0")
     assert "choose one of: 9.8" in done.stderr
-
-
