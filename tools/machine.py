@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .common import Err, cache_dir, run
+from .common import Err, cache_dir, made, run
 from .queue import archive, deps
 
 CONSOLE = "console.log"
@@ -69,14 +69,14 @@ def find() -> tuple[list[str], str]:
     suite = platform.freedesktop_os_release()["VERSION_CODENAME"] + "-backports"
     debs = [archive.fetch(name, arch=archive.native(), suites=[suite]) for name in QEMU_PACKAGES]
     trees = [archive.unpack(deb) for deb in debs]
-    # One directory with the files of all, as the packages refer to each other.
-    key = hashlib.sha256(" ".join(tree.name for tree in trees).encode()).hexdigest()[:16]
-    top = cache_dir("crash", "tools") / f"qemu-{key}"
-    if not top.is_dir():
-        partial = top.with_name(f".{top.name}.{os.getpid()}")
+
+    def merge(new: Path) -> None:
+        # One directory with the files of all, as the packages refer to each other.
         for tree in trees:
-            shutil.copytree(tree, partial, symlinks=True, dirs_exist_ok=True)
-        partial.rename(top)
+            shutil.copytree(tree, new, symlinks=True, dirs_exist_ok=True)
+
+    key = hashlib.sha256(" ".join(tree.name for tree in trees).encode()).hexdigest()[:16]
+    top = made(cache_dir("crash", "tools") / f"qemu-{key}", merge)
     command = [str(top / "usr/bin/qemu-system-aarch64"), "-L", str(top / "usr/share/qemu")]
     found = _version(command)
     if found < MIN_QEMU:

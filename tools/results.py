@@ -23,7 +23,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from . import common
-from .common import Err, cache_dir
+from .common import beside, cache_dir, full
 
 KEEP = 12                       # runs of one verb on one base that are kept
 COLOURS = {"PASS": 32, "FAIL": 31, "INVALID": 33, "ENVIRONMENT": 33, "LOST": 35}
@@ -203,13 +203,11 @@ def run_directory(verb: str, base: str, space: int = 0) -> Path:
         shutil.rmtree(path, ignore_errors=True)
     free = shutil.disk_usage(top).free
     if free < space:
-        raise Err(f"no space left for the run: {top} has {free >> 20} MiB, it needs {space >> 20} MiB",
-                  "free some space, or set XDG_CACHE_HOME to a larger disk, and run the same command again")
+        raise full(f"{top} has {free >> 20} MiB, a run needs {space >> 20}")
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     names = [stem, *(f"{stem}.{number}" for number in range(1, 1000))]
     new = top / next(name for name in names if not (top / name).exists())
     new.mkdir()
-    partial = top / f".latest.{os.getpid()}"
-    partial.symlink_to(new.name)
-    partial.rename(top / "latest")
+    with beside(top / "latest") as link:
+        link.symlink_to(new.name)
     return new

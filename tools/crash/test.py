@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from .. import common, machine
-from ..common import LOST, TOP, Err, cache_dir, run, stage
+from ..common import LOST, TOP, Err, cache_dir, made, run, stage
 from ..kernel import build
 from ..queue import config, deps
 from ..results import Report, run_directory, worst
@@ -26,11 +26,7 @@ def trace_reader() -> Path:
     source = Path(__file__).with_name("trace.c")
     key = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     binary = cache_dir("crash", "tools") / f"trace-{key}"
-    if not binary.exists():
-        partial = binary.with_name(f".{binary.name}.{os.getpid()}")
-        run(["gcc", "-O2", "-Wall", "-o", partial, source])
-        partial.rename(binary)
-    return binary
+    return made(binary, lambda new: run(["gcc", "-O2", "-o", new, source]))
 
 
 @dataclasses.dataclass

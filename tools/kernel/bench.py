@@ -146,7 +146,8 @@ def measure_size(store: Store, commit: str, crash_dump: str, count: int) -> Size
     obj = store.here / "obj-bench"
     log = obj.with_suffix(".log")
     off = gate.CONFIGS["KUNIT=n"] + (gate.CONFIGS["CRASH_DUMP=n"] if crash_dump == "n" else [])
-    with store.lock(), build.objects(obj), stage(f"the object with {count} patches, CRASH_DUMP={crash_dump}") as step:
+    what = f"the object with {count} patches, CRASH_DUMP={crash_dump}"
+    with store.lock(), build.objects(obj), stage(what) as step:
         store.check_out(commit)
         log.write_text("")
         build.configure(step, store, obj, build.fragments(changed=off), log)

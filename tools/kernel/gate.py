@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..common import FAIL, USAGE, Err, Stage, run, stage
+from ..common import FAIL, USAGE, Err, Stage, run, stage, write
 from ..queue import bases, deps
 from ..queue.store import PREREQ, Store, digest, is_own
 from ..results import Report, Result, Status, counted, run_directory, table
@@ -146,9 +146,7 @@ class Gate:
         except Err as err:
             return Outcome(failed=err.cause) if err.code == FAIL else Outcome(env=err.cause)
         if not outcome.env and not (outcome.text and outcome.messages):
-            partial = path.with_suffix(f".{os.getpid()}")
-            partial.write_text(json.dumps(dataclasses.asdict(outcome)))
-            partial.rename(path)
+            write(path, json.dumps(dataclasses.asdict(outcome)))
         return outcome
 
     def forget(self) -> None:

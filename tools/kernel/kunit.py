@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import machine
-from ..common import USAGE, Err, run, stage
+from ..common import USAGE, Err, run, stage, write
 from ..queue import config
 from ..queue.store import Store
 from ..results import Report, Result, Status, counted, run_directory
@@ -68,10 +68,8 @@ def reader(store: Store) -> Path:
         there = store.here / f"kunit-{'-'.join(blob[:12] for blob in blobs)}"
         there.mkdir(exist_ok=True)
         for name, blob in zip(PARSER, blobs):
-            partial = there / f".{name}"
-            partial.write_text(store.git("cat-file", "blob", blob).stdout)
-            partial.rename(there / name)
-        (there / "reader.py").write_text(READER)
+            write(there / name, store.git("cat-file", "blob", blob).stdout)
+        write(there / "reader.py", READER)
     return there
 
 
