@@ -10,6 +10,7 @@ Each room may use those above it in this list and none below (tests/test_style.p
     kernel      the kernels of a base: build, unit tests, gate, bench
     crash       the crash test: scenario, workload, guest, judge, report
     check       make check
+    fresh       make check-fresh
     __main__    the table of the verbs
 
 `lint` stands alone: it uses no other room, and its folder works anywhere.

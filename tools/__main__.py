@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from . import check, common
+from . import check, common, fresh
 from .common import USAGE, Err
 from .crash import test
 from .kernel import bench, gate, kunit
@@ -51,6 +51,7 @@ VERBS: dict[str, Callable[[], int]] = {
     "crash-test": test.main,
     "scenarios": test.scenarios,
     "check": check.main,
+    "check-fresh": fresh.main,
     "kunit": kunit.main,
     "gate": gate.main,
     "bench": lambda: bench.main(test.memory),

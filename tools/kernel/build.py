@@ -34,6 +34,9 @@ STEPS = 1700                # steps of a build from nothing, until one has been 
 FIXED = {"KBUILD_BUILD_TIMESTAMP": "2000-01-01", "KBUILD_BUILD_USER": "test", "KBUILD_BUILD_HOST": "test",
          "KBUILD_BUILD_VERSION": "1"}
 
+# Their versions would come into the configuration, and so into each object's key in ccache, unused.
+UNUSED = ("RUSTC=none", "PAHOLE=none")
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -76,7 +79,8 @@ def make(store: Store, obj: Path, *targets: str) -> tuple[list[str], dict[str, s
                     "CCACHE_BASEDIR": str(store.here), "CCACHE_NOHASHDIR": "1", "CCACHE_MAXSIZE": "4G",
                     "CCACHE_DEPEND": "1"}
     cmd = ["make", "-C", str(store.test), f"O={obj}", f"ARCH={ARCH}", f"CROSS_COMPILE={CROSS}",
-           f"CC=ccache {CROSS}gcc", "HOSTCC=ccache gcc", f"-j{os.cpu_count() or 1}", "--no-print-directory"]
+           f"CC=ccache {CROSS}gcc", "HOSTCC=ccache gcc", *UNUSED, f"-j{os.cpu_count() or 1}",
+           "--no-print-directory"]
     return [*cmd, *targets, *(["V=1"] if VERBOSE else [])], env
 
 

@@ -74,7 +74,8 @@ def native() -> str:
     return run(["dpkg", "--print-architecture"]).stdout.strip()
 
 
-def _explain(doing: str, done: subprocess.CompletedProcess[str]) -> Err:
+def explain(doing: str, done: subprocess.CompletedProcess[str]) -> Err:
+    """What apt said, as one error."""
     output = done.stdout + done.stderr
     lines = output.splitlines()
     marked = [line for line in lines if line.startswith(("E:", "W:", "Err:"))]
@@ -98,27 +99,38 @@ def _options(entry: str) -> dict[str, str]:
     return {name.lower(): value for name, value in fields if name.lower() not in CHOOSING}
 
 
-def _machine() -> list[dict[str, str]]:
-    """The machine's own entries for the distribution it runs, `main` of each suite, the main suite first."""
+def codename() -> str:
+    """Of the distribution that this machine runs."""
+    return platform.freedesktop_os_release().get("VERSION_CODENAME", "unknown")
+
+
+def machine() -> dict[str, list[dict[str, str]]]:
+    """The machine's own entries for its distribution's `main`: "" the suite itself, "-updates" and so on."""
     ask = ["apt-get", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "indextargets",
            "Target-Of: deb", "Created-By: Packages", "Component: main",
            "--format=$(RELEASE)|$(CODENAME)|$(REPO_URI)|$(SOURCESENTRY)"]
     # First what apt has index files of, with the codenames in them; then all that is configured,
     # which on a machine that never ran `apt-get update` is all there is.
     listing = run(ask).stdout + run([*ask, "-o", "APT::Get::IndexTargets::ReleaseInfo=false"]).stdout
-    codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "unknown")
     own: dict[str, dict[tuple[str, str], dict[str, str]]] = {
-        codename + end: {} for end in ("", "-updates", "-security", "-backports")}
+        end: {} for end in ("", "-updates", "-security", "-backports")}
     for line in listing.splitlines():
         release, known_as, uri, entry = line.split("|", 3)
-        name = release if release.startswith(codename) else known_as
-        if name in own:
-            own[name][uri, release] = {
-                "uris": uri, "suites": release, "components": "main", **_options(entry)}
-    if not own[codename]:
-        raise Err(f"apt's configuration has no entry for this distribution's archive ({codename} main)",
+        name = release if release.startswith(codename()) else known_as
+        end = name.removeprefix(codename())
+        if end in own and end != name:
+            own[end][uri, release] = {"uris": uri, "suites": release, "components": "main", **_options(entry)}
+    if not own[""]:
+        raise Err(f"apt's configuration has no entry for this distribution's archive ({codename()} main)",
                   "add it under /etc/apt/sources.list.d and run the same command again")
-    return [entry for entries in own.values() for entry in entries.values()]
+    return {end: list(entries.values()) for end, entries in own.items()}
+
+
+def sources(entries: Sequence[dict[str, str]], arch: str, types: str = "deb") -> str:
+    """A .sources file with these entries."""
+    fields = ({"types": types, "architectures": arch, **entry} for entry in entries)
+    return "\n".join("".join(f"{name.title()}: {value}\n" for name, value in entry.items())
+                     for entry in fields)
 
 
 class View:
@@ -132,16 +144,16 @@ class View:
         self.name = ("this machine's suites" if suite == OWN else suite) + f" ({arch})"
 
     def _configure(self) -> None:
-        entries = _machine()
+        own = machine()
+        entries = [entry for entries in own.values() for entry in entries]
         if self.suite != OWN:
-            entries = [{**entries[0], "suites": self.suite}]
+            entries = [{**own[""][0], "suites": self.suite}]
         for name in ("state/lists/partial", "cache/archives/partial", "sources"):
             (self.here / name).mkdir(parents=True, exist_ok=True)
         (self.here / "status").write_text("")
         self.conf.write_text(CONF.format(arch=self.arch, here=self.here))
-        (self.here / "sources" / "archive.sources").write_text("\n".join(
-            "".join(f"{name.title()}: {value}\n" for name, value in fields.items())
-            for fields in ({"types": self.types, "architectures": self.arch, **entry} for entry in entries)))
+        text = sources(entries, self.arch, self.types)
+        (self.here / "sources" / "archive.sources").write_text(text)
 
     def update(self) -> None:
         self.stamp.unlink(missing_ok=True)
@@ -149,7 +161,7 @@ class View:
         with stage(f"reading the archive's index of {self.name}"):
             done = self.apt("apt-get", "update")
             if done.returncode:
-                raise _explain(f"reading the index of {self.name}", done)
+                raise explain(f"reading the index of {self.name}", done)
         self.stamp.touch()
 
     def apt(self, tool: str, *args: str, cwd: Path | None = None,
@@ -200,7 +212,7 @@ class View:
             done = self.apt("apt-get", "download", f"{name}={version}", cwd=partial, watch=watch)
             debs = list(partial.glob(f"{name}_*.deb"))
             if done.returncode or len(debs) != 1:
-                raise _explain(f"fetching {name} {version}", done)
+                raise explain(f"fetching {name} {version}", done)
             with open(debs[0], "rb") as handle:
                 found = hashlib.file_digest(handle, "sha256").hexdigest()
             if found != record["SHA256"]:
@@ -277,7 +289,7 @@ def source(package: str, *, suites: Sequence[str]) -> Path:
             tars = [path for path in partial.glob(f"{package}_*.tar.*")
                     if ".debian." not in path.name and path.suffix != ".asc"]
             if done.returncode or len(tars) != 1:
-                raise _explain(f"fetching the source of {package}", done)
+                raise explain(f"fetching the source of {package}", done)
             return made(root / f"{re.split('[.](?:orig|tar)', tars[0].name)[0]}_source-{suite}",
                         lambda new: _extract(tars[0], new))
     raise Err(f"the archive does not have the source of {package}; looked in: {', '.join(suites)}",

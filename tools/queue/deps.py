@@ -27,6 +27,7 @@ NEEDS: dict[str, dict[str, str]] = {
               "libc6-dev-arm64-cross": "/usr/aarch64-linux-gnu/include/stdio.h"},
     "qemu": {"qemu-system-arm": "qemu-system-aarch64"},
     "vmcore": {"python3-drgn": "py:drgn"},
+    "fresh": {"mmdebstrap": "mmdebstrap", "util-linux": "unshare", "mount": "mount", "git": "git"},
     "tests": {"python3-pytest": "py:pytest", "gnupg": "gpg", "cpio": "cpio", "gcc": "gcc",
               "libc6-dev": "/usr/include/stdio.h", "mypy": "mypy", "flake8": "flake8",
               "shellcheck": "shellcheck"},

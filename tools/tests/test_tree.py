@@ -282,7 +282,7 @@ def test_refresh_is_byte_stable(project: Project, tmp_path: Path) -> None:
     assert "nothing to change" in project.refresh().stderr
     shutil.rmtree(project.cache)
     (tmp_path / ".gitconfig").write_text(
-        "[format]\nsignature=x\nnumbered=true\nsubjectPrefix=RFC\nattach=true\n"
+        "[format]\nsignature=x\nnumbered=true\nsubjectPrefix=RFC\nattach=true\nnoprefix=true\n"
         "[diff]\nnoprefix=true\ncontext=9\nalgorithm=patience\n[core]\nabbrev=7\n")
     project.tree()
     assert "nothing to change" in project.refresh(FORCE="1").stderr
