@@ -182,9 +182,9 @@ def build(base: str, count: int | None = None, flavour: str = "") -> Kernel:
             what = {0: "unpatched", None: "patched"}.get(count, f"with {count} patches")
             with beside(there) as new:
                 _build(store, commit, new, what, flavour)
-        for old in sorted(images.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEEP]:
-            shutil.rmtree(old)
         os.utime(there)
+        for old in sorted(images.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEEP]:
+            remove(old)
         return Kernel(there / "Image", (there / "release").read_text().strip(), key)
 
 

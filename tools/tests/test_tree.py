@@ -442,12 +442,15 @@ def test_only_patches_that_changed_are_applied_again(project: Project) -> None:
     project.queue(*TWO)
     project.tree()
     assert applied.read_text() == "x\n" * 2
-    project.queue(*TWO, (50, "fifty", "a: Three"))
+    one, two = sorted(project.patches.glob("*.patch"))
+    two.write_text(two.read_text().replace("+forty", "+FORTY"))
     project.tree()
     assert applied.read_text() == "x\n" * 3
-    project.queue((11, "eleven", "a: One"), TWO[1])     # what stands on a patch that changed goes with it
-    project.tree()
+    one.write_text(one.read_text().replace("+ten", "+TEN"))     # what stands on it is made again as well
+    tree = project.tree()
     assert applied.read_text() == "x\n" * 5
+    text = (tree / A_C).read_text()
+    assert "TEN\n" in text and "FORTY\n" in text
 
 
 def test_unknown_base(project: Project) -> None:
