@@ -13,15 +13,19 @@ from ..kernel.bench import Size, Time
 from ..results import Result, Status
 
 LOG = """\
-[    1.753146]     # smmu_kdump_bench_packed: bench: streams=1 stride=64 bytes=18496 read_ns=5000 adopt_ns=100000
-[    1.781034]     # smmu_kdump_bench_packed: bench: streams=64 stride=64 bytes=22528 read_ns=7000 adopt_ns=118000
-[    1.837173]     # smmu_kdump_bench_packed: bench: streams=1024 stride=64 bytes=133120 read_ns=37000 adopt_ns=180000
-[    2.058119]     # smmu_kdump_bench_packed: bench: streams=65536 stride=64 bytes=8390656 read_ns=2405000 adopt_ns=6100000
+[    1.753146]     # packed: bench: streams=1 stride=64 bytes=18496 read_ns=5000 adopt_ns=100000
+[    1.781034]     # packed: bench: streams=64 stride=64 bytes=22528 read_ns=7000 adopt_ns=118000
+[    1.837173]     # packed: bench: streams=1024 stride=64 bytes=133120 read_ns=37000 adopt_ns=180000
+[    2.058119]     # packed: bench: streams=65536 stride=64 bytes=8390656 read_ns=2405000 adopt_ns=6100000
 """
-USED = {"unpatched": {"available_kib": 1000, "queues_kib": 8192},
-        "patched": {"available_kib": 2000, "queues_kib": 4096}}
-SIZES = {"unpatched": {"y": Size(100, 10, 1), "n": Size(90, 10, 1)},
-         "patched": {"y": Size(150, 10, 1), "n": Size(90, 10, 1)}}
+USED = {
+    "unpatched": {"available_kib": 1000, "queues_kib": 8192},
+    "patched": {"available_kib": 2000, "queues_kib": 4096},
+}
+SIZES = {
+    "unpatched": {"y": Size(100, 10, 1), "n": Size(90, 10, 1)},
+    "patched": {"y": Size(150, 10, 1), "n": Size(90, 10, 1)},
+}
 
 
 def missed(judged: list[Result]) -> list[str]:
@@ -38,10 +42,13 @@ def test_times() -> None:
         bench.times(LOG.replace("read_ns=7000", "read_ns=0"))
 
 
-@pytest.mark.parametrize("old, new, cause", [
-    ("adopt_ns=6100000", "adopt_ns=7400000", "goal 3"),
-    ("adopt_ns=180000", "adopt_ns=148000", "not linear"),
-])
+@pytest.mark.parametrize(
+    "old, new, cause",
+    [
+        ("adopt_ns=6100000", "adopt_ns=7400000", "goal 3"),
+        ("adopt_ns=180000", "adopt_ns=148000", "not linear"),
+    ],
+)
 def test_times_that_miss_the_goal(old: str, new: str, cause: str) -> None:
     bad = missed(bench.judge(bench.times(LOG.replace(old, new)), USED, SIZES))
     assert len(bad) == 1 and cause in bad[0]

@@ -18,7 +18,8 @@ from ..results import Report, Result, Status, run_directory
 def report():
     if {error!r}:
         raise Err({error!r}, "", {code})
-    found = [Result("s", f"case {{number}}", Status(word), "too few") for number, word in enumerate({statuses!r}.split())]
+    words = enumerate({statuses!r}.split())
+    found = [Result("s", f"case {{number}}", Status(word), "too few") for number, word in words]
     return Report("stub", "9.8", found), run_directory("stub", "9.8")
 """
 KUNIT = "def kunit(base):\n    return report()\ndef main():\n    return 0\n"
@@ -41,39 +42,69 @@ def set_up(
     code: int = 3,
     more: str = "",
     unit: str = "PASS",
-     unit_error: str = "") -> None:
+    unit_error: str = "",
+) -> None:
     tools = project.top / "tools"
     (tools / "crash" / "test.py").write_text(VERB.format(error=error, code=code, statuses=statuses) + TEST)
     stub = VERB.format(error=unit_error, code=code, statuses=unit) + KUNIT
     (tools / "kernel" / "kunit.py").write_text(stub)
-    for other in ("bench", "gate"):     # they use what the stub has not
+    for other in ("bench", "gate"):  # they use what the stub has not
         (tools / "kernel" / f"{other}.py").write_text("main = None\n")
     (tools / "tests").mkdir()
     (tools / "tests" / "test_host.py").write_text(HOST.format(more=more))
 
 
-@pytest.mark.parametrize("statuses, error, code, more, ends, last, cause", [
-    (GOOD, "", 0, "", 0, "4 passed, 0 failed, 1 skipped", ""),
-    (BAD, "", 0, "", 1, "3 passed, 1 failed, 1 skipped", ""),
-    (GOOD, "", 0, "def test_bad(): assert 0", 1, "4 passed, 1 failed, 1 skipped", ""),
-    (GOOD, "", 0, "syntax error", 1, "3 passed, 1 failed", ""),
-    (NOTHING, "the archive cannot be reached", 3, "", 3, "2 passed, 0 failed, 1 skipped", "ENVIRONMENT: crash-test: the archive"),
-    (NOTHING, "a kernel does not build", 1, "", 1, "2 passed, 1 failed, 1 skipped", "a kernel does not build"),
-    ("PASS INVALID", "", 0, "", 4, "2 passed, 0 failed, 1 skipped", "INVALID: crash-test: case 1: too few"),
-    ("FAIL LOST", "", 0, "", 5, "2 passed, 0 failed, 1 skipped", "LOST: crash-test: case 1: too few"),
-    (NOTHING, "", 0, "", 4, "2 passed, 0 failed, 1 skipped", "INVALID: crash-test: nothing was judged"),
-    ("SKIPPED", "", 0, "", 4, "2 passed, 0 failed, 1 skipped", "INVALID"),
-])
-def test_counts(project: Project, statuses: str, error: str, code: int, more: str, ends: int, last: str,
-                cause: str) -> None:
+@pytest.mark.parametrize(
+    "statuses, error, code, more, ends, last, cause",
+    [
+        (GOOD, "", 0, "", 0, "4 passed, 0 failed, 1 skipped", ""),
+        (BAD, "", 0, "", 1, "3 passed, 1 failed, 1 skipped", ""),
+        (GOOD, "", 0, "def test_bad(): assert 0", 1, "4 passed, 1 failed, 1 skipped", ""),
+        (GOOD, "", 0, "syntax error", 1, "3 passed, 1 failed", ""),
+        (
+            NOTHING,
+            "the archive cannot be reached",
+            3,
+            "",
+            3,
+            "2 passed, 0 failed, 1 skipped",
+            "ENVIRONMENT: crash-test: the archive",
+        ),
+        (
+            NOTHING,
+            "a kernel does not build",
+            1,
+            "",
+            1,
+            "2 passed, 1 failed, 1 skipped",
+            "a kernel does not build",
+        ),
+        (
+            "PASS INVALID",
+            "",
+            0,
+            "",
+            4,
+            "2 passed, 0 failed, 1 skipped",
+            "INVALID: crash-test: case 1: too few",
+        ),
+        ("FAIL LOST", "", 0, "", 5, "2 passed, 0 failed, 1 skipped", "LOST: crash-test: case 1: too few"),
+        (NOTHING, "", 0, "", 4, "2 passed, 0 failed, 1 skipped", "INVALID: crash-test: nothing was judged"),
+        ("SKIPPED", "", 0, "", 4, "2 passed, 0 failed, 1 skipped", "INVALID"),
+    ],
+)
+def test_counts(
+    project: Project, statuses: str, error: str, code: int, more: str, ends: int, last: str, cause: str
+) -> None:
     set_up(project, statuses, error, code, more)
     done = project.verb("check", code=ends)
     assert done.stdout.splitlines()[-1] == last
     assert cause in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("error, last", [("", "4 passed, 0 failed, 1 skipped"),
-                                         ("no network", "2 passed, 0 failed, 1 skipped")])
+@pytest.mark.parametrize(
+    "error, last", [("", "4 passed, 0 failed, 1 skipped"), ("no network", "2 passed, 0 failed, 1 skipped")]
+)
 def test_ci_ends_with_the_counts(project: Project, error: str, last: str) -> None:
     set_up(project, GOOD, error)
     shutil.copytree(TOP / ".ci", project.top / ".ci")
@@ -82,11 +113,14 @@ def test_ci_ends_with_the_counts(project: Project, error: str, last: str) -> Non
     assert (done.returncode == 0) == (not error)
 
 
-@pytest.mark.parametrize("unit, error, code, ends, last", [
-    (BAD, "", 0, 1, "4 passed, 1 failed, 1 skipped"),
-    ("", "no such base", 3, 3, "3 passed, 0 failed, 1 skipped"),
-    ("PASS LOST", "", 0, 5, "3 passed, 0 failed, 1 skipped"),
-])
+@pytest.mark.parametrize(
+    "unit, error, code, ends, last",
+    [
+        (BAD, "", 0, 1, "4 passed, 1 failed, 1 skipped"),
+        ("", "no such base", 3, 3, "3 passed, 0 failed, 1 skipped"),
+        ("PASS LOST", "", 0, 5, "3 passed, 0 failed, 1 skipped"),
+    ],
+)
 def test_unit_tests_count(project: Project, unit: str, error: str, code: int, ends: int, last: str) -> None:
     set_up(project, GOOD, code=code, unit=unit, unit_error=error)
     assert project.verb("check", code=ends).stdout.splitlines()[-1] == last

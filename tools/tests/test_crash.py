@@ -21,7 +21,7 @@ from ..crash.scenario import NIC, TRACE
 from ..results import Report, Result, Status
 from .conftest import TOP, a_scenario
 
-FAKE = '''#!{python}
+FAKE = """#!{python}
 import os, socket, sys, time
 mode = {mode!r}
 if mode == "refuse":
@@ -53,7 +53,7 @@ answer = say("hello crash 1.2.3", True)
 open("answer", "w").write(answer)
 say("vmcore 0 1 2")
 assert say("shutdown", True) == "go\\n"
-'''
+"""
 
 
 def fake(tmp_path: Path, mode: str) -> list[str]:
@@ -70,8 +70,9 @@ def boot(tmp_path: Path, mode: str, timeout: int = 60) -> workload.Run:
     return workload.boot(where, fake(tmp_path, mode), scenario)
 
 
-@pytest.mark.parametrize(("damage", "go"), [("", "go\n"), ("0x9000000", "go 5 0x9000009\n"),
-                                            ("crash-memory", "go 5 0x55e00009\n")])
+@pytest.mark.parametrize(
+    ("damage", "go"), [("", "go\n"), ("0x9000000", "go 5 0x9000009\n"), ("crash-memory", "go 5 0x55e00009\n")]
+)
 def test_damage(tmp_path: Path, damage: str, go: str) -> None:
     where = tmp_path / "run"
     where.mkdir()
@@ -100,17 +101,23 @@ def test_a_run(tmp_path: Path) -> None:
     assert len(run.sent) >= 20 and run.sent == sorted(run.sent)
     frames = (run.directory / "frames").read_bytes()
     assert frames == b"".join(workload.frame(run.nonce, number) for number in range(20))
-    assert (run.directory / "answer").read_text() == \
-        "reads=4 cmdline=console=ttyAMA0 earlycon=pl011,0x9000000 ignore_loglevel nr_cpus=1 " \
+    assert (run.directory / "answer").read_text() == (
+        "reads=4 cmdline=console=ttyAMA0 earlycon=pl011,0x9000000 ignore_loglevel nr_cpus=1 "
         "reset_devices smmu_kdump_test.settle_ms=100 one=1\n"
+    )
     assert not list(run.directory.glob("*.sock"))
     disk = (run.directory / "slow.raw").read_bytes()
     assert disk[workload.READ_SIZE:2 * workload.READ_SIZE] == workload.expected_block(run.nonce, 1)
 
 
-@pytest.mark.parametrize(("mode", "said"), [("die", "QEMU ended (-6) early, last said: panic"),
-                                            ("hang", "no end after 1 s, last said: hello first 1.2.3"),
-                                            ("setup", "the guest gave up: no memory is reserved")])
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("die", "QEMU ended (-6) early, last said: panic"),
+        ("hang", "no end after 1 s, last said: hello first 1.2.3"),
+        ("setup", "the guest gave up: no memory is reserved"),
+    ],
+)
 def test_lost(tmp_path: Path, mode: str, said: str) -> None:
     run = boot(tmp_path, mode, timeout=1 if mode == "hang" else 60)
     assert run.lost == said
@@ -127,22 +134,26 @@ def test_qemu_refuses(tmp_path: Path) -> None:
         boot(tmp_path, "refuse")
 
 
-DRIVER = '''
+DRIVER = """
 from pathlib import Path
 from tools import common
 from tools.crash import workload
 from tools.tests.conftest import a_scenario
 common.main(lambda: workload.boot(Path({where!r}), [{program!r}], a_scenario()) and 0)
-'''
+"""
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_left_behind(tmp_path: Path, how: signal.Signals) -> None:
     where = tmp_path / "run"
     where.mkdir()
-    program, = fake(tmp_path, "hang")
-    child = subprocess.Popen([sys.executable, "-c", DRIVER.format(where=str(where),
-                             program=program)], cwd=TOP, stderr=subprocess.PIPE, text=True)
+    (program,) = fake(tmp_path, "hang")
+    child = subprocess.Popen(
+        [sys.executable, "-c", DRIVER.format(where=str(where), program=program)],
+        cwd=TOP,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     for _ in range(500):
         if (where / "pid").exists() and (where / "pid").read_text():
             break
@@ -177,8 +188,14 @@ def test_cpio(tmp_path: Path) -> None:
     data = guest.cpio({"init": b"#!/bin/sh\n", "usr/bin/tool": b"x" * 5})
     done = subprocess.run(["cpio", "-t", "--quiet"], input=data, capture_output=True)
     if done.returncode == 0:
-        assert sorted(done.stdout.decode().split()) == ["dev", "dev/console", "init", "usr", "usr/bin",
-                                                        "usr/bin/tool"]
+        assert sorted(done.stdout.decode().split()) == [
+            "dev",
+            "dev/console",
+            "init",
+            "usr",
+            "usr/bin",
+            "usr/bin/tool",
+        ]
     assert len(data) % 4 == 0 and data.count(b"070701") == 7
     assert guest.cpio({"init": b"#!/bin/sh\n", "usr/bin/tool": b"x" * 5}) == data
 
@@ -186,15 +203,18 @@ def test_cpio(tmp_path: Path) -> None:
 def judgement(*statuses: Status) -> judge.Judgement:
     """Of a run whose rules 1, 2, … had these statuses."""
     rows = [judge.Row(NIC, True, 123456, 1234567, 0, 99999, 3), judge.Row(0x18, False, 0, 0, 0, 0, 0)]
-    rules = [Result("x", f"rule {number}: name {number}", status, "detail & <more> " * 9)
-             for number, status in enumerate(statuses, 1)]
+    rules = [
+        Result("x", f"rule {number}: name {number}", status, "detail & <more> " * 9)
+        for number, status in enumerate(statuses, 1)
+    ]
     figures = {
-    "frames_landed": 1234,
-    "frames_due": 1235,
-    "probed_landed": 234,
-    "probed_due": 235,
-    "reads_landed": 7,
-     "completions": 7}
+        "frames_landed": 1234,
+        "frames_due": 1235,
+        "probed_landed": 234,
+        "probed_due": 235,
+        "reads_landed": 7,
+        "completions": 7,
+    }
     return judge.Judgement(rules, 7.04, rows, figures)
 
 
@@ -206,18 +226,22 @@ def test_table(statuses: list[Status]) -> None:
     runs = {"unpatched": judgement(*BAD), "patched": judgement(*statuses)}
     text = report.page("6.12", "QEMU 10.0.2", a_scenario(), runs, runs["patched"].verdict)
     assert max(map(len, text.splitlines())) <= 100
-    assert "1234567" in text and "rule 2 FAIL    unpatched: name 2: detail" in text and "FAIL (rules 2, 4)" in text
-    assert text.splitlines(
-    )[-1].startswith("PASS" if statuses is GOOD else "FAIL: the patched kernel: rules 2, 4")
+    assert (
+        "1234567" in text
+        and "rule 2 FAIL    unpatched: name 2: detail" in text
+        and "FAIL (rules 2, 4)" in text
+    )
+    assert text.splitlines()[-1].startswith(
+        "PASS" if statuses is GOOD else "FAIL: the patched kernel: rules 2, 4"
+    )
     assert "1234 of 1235, after the probe 234 of 235" in text
 
 
 def test_table_of_a_lost_machine() -> None:
     lost = judge.Judgement([Result("patched", "the machine", Status.LOST, "QEMU ended early")], 1.0)
     text = report.page(
-    "6.12", "QEMU 10.0.2", a_scenario(), {
-        "unpatched": judgement(
-            *BAD), "patched": lost}, lost.verdict)
+        "6.12", "QEMU 10.0.2", a_scenario(), {"unpatched": judgement(*BAD), "patched": lost}, lost.verdict
+    )
     assert text.splitlines()[-1] == "LOST: the patched kernel: QEMU ended early"
     assert "the machine LOST    patched: QEMU ended early" in text
 
@@ -227,8 +251,9 @@ def test_the_whole_report_is_json(tmp_path: Path) -> None:
     made = Report("crash-test", "6.12", run.results, {"runs": {"patched": run}}, judgement(*BAD).results)
     made.write(tmp_path)
     found = json.loads((tmp_path / "result.json").read_text())
-    assert found["verdict"] == "PASS" and found["control"][1]["status"] == "FAIL" and len(
-        found["results"]) == 8
+    assert (
+        found["verdict"] == "PASS" and found["control"][1]["status"] == "FAIL" and len(found["results"]) == 8
+    )
 
 
 def test_scenario_line() -> None:
@@ -237,9 +262,10 @@ def test_scenario_line() -> None:
     text = report.line("x", {"unpatched": judgement(*BAD), "patched": lost}, Status.LOST, 3.0)
     assert text.splitlines() == [
         "x                  LOST        3 s",
-        "    unpatched  FAIL (rules 2, 4): 123456 accesses, 1234567 aborted, 99999 faulted, 3 misdirected; frames "
-        "1234 of 1235 (234 of 235 after the probe), reads 7, vmcore -",
-        "    patched    LOST: QEMU ended (1) early"]
+        "    unpatched  FAIL (rules 2, 4): 123456 accesses, 1234567 aborted, 99999 faulted, 3 misdirected; "
+        "frames 1234 of 1235 (234 of 235 after the probe), reads 7, vmcore -",
+        "    patched    LOST: QEMU ended (1) early",
+    ]
 
 
 def test_a_knob_out_of_range() -> None:

@@ -23,21 +23,26 @@ C = f"{DRIVER}/arm-smmu-v3.c"
 MAKE = r"""
 src= obj= target= w= c=
 for word in "$@"; do
-    case $word in O=*) obj=${word#O=};; W=1) w=1;; C=2) c=1;; allnoconfig) target=config;; drivers/*) target=$word;; esac
+    case $word in
+        O=*) obj=${word#O=};; W=1) w=1;; C=2) c=1;; allnoconfig) target=config;; drivers/*) target=$word;;
+    esac
 done
 while [ "$1" != -C ]; do shift; done; src=$2
 [ "$target" = config ] && { cp "$KCONFIG_ALLCONFIG" "$obj/.config"; exit 0; }
-grep -n "BROKEN" "$src/${target}arm-smmu-v3.c" | sed "s|^|$src/${target}arm-smmu-v3.c:|;s|int.*| error: expected ;|" | grep . && exit 2
+file=$src/${target}arm-smmu-v3.c
+grep -n "BROKEN" "$file" | sed "s|^|$file:|;s|int.*| error: expected ;|" | grep . && exit 2
 dir=$obj/drivers/iommu/arm/arm-smmu-v3; mkdir -p "$dir"; : >"$dir/arm-smmu-v3.o"
-say() { grep -n "$1" "$src/$target"arm-smmu-v3.c | sed "s|^\([0-9]*\):.*|$src/${target}arm-smmu-v3.c:\1:2: warning: $2|"; }
+say() { grep -n "$1" "$file" | sed "s|^\([0-9]*\):.*|$file:\1:2: warning: $2|"; }
 if [ -n "$c" ]; then
-    [ -e "$HOME/no-sparse" ] || { echo "  CHECK   $target"; say "__iomem\|SPARSE" "cast removes address space"; }
+    [ -e "$HOME/no-sparse" ] && exit 0
+    echo "  CHECK   $target"
+    say "__iomem\|SPARSE" "cast removes address space"
 else
     echo "  CC      $target"
     [ -n "$w" ] && say "only_set;\|W1" "variable 'only_set' set but not used [-Wunused]"
     grep -q CRASH_DUMP=n "$obj/.config" && say "NODUMP" "something without CONFIG_CRASH_DUMP"
     say "gate_unused" "'gate_unused' defined but not used"
-    cp "$src/${target}arm-smmu-v3.c" "$dir/arm-smmu-v3.o"
+    cp "$file" "$dir/arm-smmu-v3.o"
 fi
 exit 0
 """
@@ -54,8 +59,9 @@ exit 1;
 """
 SPATCH = r"""case $* in *--version*) echo "spatch version 1.1.1 compiled"; exit 0;; esac
 [ -e "$HOME/fault-spatch" ] && { echo "Fatal error" >&2; exit 1; }
-grep -n "kfree\|COCCI" drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c |
-    sed 's|^\([0-9]*\):.*|drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c:\1:2-7: WARNING: NULL check before some freeing functions is not needed.|'
+said="WARNING: NULL check before some freeing functions is not needed."
+file=drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c
+grep -n "kfree\|COCCI" $file | sed "s|^\([0-9]*\):.*|$file:\1:2-7: $said|"
 exit 0"""
 OLD = "int old; /* W1 SPARSE COCCI */\n"
 
@@ -65,17 +71,32 @@ def series(project: Project) -> Project:
     """A base whose driver has a message of every kind already, and tools that only pretend."""
     shutil.rmtree(project.ksrc)
     kernel_tree(project.ksrc)
-    for name, text in ((C, OLD + "".join(f"int line{number};\n" for number in range(30))),
-                       (f"{DRIVER}/arm-smmu-v3.h", "int header;\n"), (f"{DRIVER}/arm-smmu-v3-test.c", "int test;\n"),
-                       ("mm/slab.c", "EXPORT_SYMBOL(kfree);\n"), ("scripts/checkpatch.pl", CHECKPATCH),
-                       ("scripts/coccinelle/free/ifnullfree.cocci", "virtual report\n// Options: --no-includes\n")):
+    for name, text in (
+        (C, OLD + "".join(f"int line{number};\n" for number in range(30))),
+        (f"{DRIVER}/arm-smmu-v3.h", "int header;\n"),
+        (f"{DRIVER}/arm-smmu-v3-test.c", "int test;\n"),
+        ("mm/slab.c", "EXPORT_SYMBOL(kfree);\n"),
+        ("scripts/checkpatch.pl", CHECKPATCH),
+        ("scripts/coccinelle/free/ifnullfree.cocci", "virtual report\n// Options: --no-includes\n"),
+    ):
         path = project.ksrc / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    for name, script in (("make", MAKE), ("aarch64-linux-gnu-nm", NM), ("spatch", SPATCH), ("sparse", "echo 0.6.5"),
-                         ("aarch64-linux-gnu-gcc", "echo fake 1.0"), ("ccache", ""), ("flex", ""), ("bison", ""), ("bc", "")):
+    for name, script in (
+        ("make", MAKE),
+        ("aarch64-linux-gnu-nm", NM),
+        ("spatch", SPATCH),
+        ("sparse", "echo 0.6.5"),
+        ("aarch64-linux-gnu-gcc", "echo fake 1.0"),
+        ("ccache", ""),
+        ("flex", ""),
+        ("bison", ""),
+        ("bc", ""),
+    ):
         project.fake(name, script)
-    (project.top / "configs" / "kernel" / "test.config").write_text("CONFIG_ARM_SMMU_V3=y\nCONFIG_CRASH_DUMP=y\n")
+    (project.top / "configs" / "kernel" / "test.config").write_text(
+        "CONFIG_ARM_SMMU_V3=y\nCONFIG_CRASH_DUMP=y\n"
+    )
     return project
 
 
@@ -93,8 +114,9 @@ def queue(project: Project, *texts: str) -> None:
         (scratch / C).write_text("".join(lines))
         git(scratch, "commit", "-qam", f"iommu: Number {number}\n\nWhy.\n")
     git(scratch, "format-patch", "-q", "-o", str(project.patches), f"HEAD~{len(texts)}")
-    (project.patches / \
-     "series").write_text("".join(f"{path.name}\n" for path in sorted(project.patches.glob("*.patch"))))
+    (project.patches / "series").write_text(
+        "".join(f"{path.name}\n" for path in sorted(project.patches.glob("*.patch")))
+    )
 
 
 TEXT = "W=1,sparse,SMMU_V3=m,CRASH_DUMP=n,checkpatch,cocci"
@@ -112,31 +134,33 @@ def run(project: Project, code: int, checks: str = TEXT) -> tuple[str, dict[str,
 def test_a_clean_series(series: Project) -> None:
     queue(series, "int one;", "int two;")
     said, rows = run(series, 0)
-    assert all(cell["status"] == "PASS" and not cell["detail"]
-               for row in rows.values() for cell in row.values())
-    assert rows["0001"]["W=1"]["figures"]["cell"] == "1>1" and "PASS" in said and list(rows) == [
-                                                                                       "control", "0001", "0002"]
+    assert all(
+        cell["status"] == "PASS" and not cell["detail"] for row in rows.values() for cell in row.values()
+    )
+    assert (
+        rows["0001"]["W=1"]["figures"]["cell"] == "1>1"
+        and "PASS" in said
+        and list(rows) == ["control", "0001", "0002"]
+    )
 
 
-@pytest.mark.parametrize("check, text",
-    [ ("W=1",
-    "int x; /* W1 */"),
-    ("sparse",
-    "int x; /* SPARSE */"),
-    ("SMMU_V3=m",
-    "int x; /* SYMBOL */"),
-    ("CRASH_DUMP=n",
-    "int x; /* NODUMP */"),
-    ("checkpatch",
-    "int x; /* STYLE */"),
-    ("cocci",
-    "int x; /* COCCI */"),
-     ])
+@pytest.mark.parametrize(
+    "check, text",
+    [
+        ("W=1", "int x; /* W1 */"),
+        ("sparse", "int x; /* SPARSE */"),
+        ("SMMU_V3=m", "int x; /* SYMBOL */"),
+        ("CRASH_DUMP=n", "int x; /* NODUMP */"),
+        ("checkpatch", "int x; /* STYLE */"),
+        ("cocci", "int x; /* COCCI */"),
+    ],
+)
 def test_a_seeded_fault_is_caught(series: Project, check: str, text: str) -> None:
     queue(series, "int one;", text, "int three;")
     said, rows = run(series, 1)
-    bad = [(row, name) for row, cells in rows.items()
-            for name, cell in cells.items() if cell["status"] != "PASS"]
+    bad = [
+        (row, name) for row, cells in rows.items() for name, cell in cells.items() if cell["status"] != "PASS"
+    ]
     assert bad == [("0002", check)]
     assert rows["0002"][check]["detail"] and f"FAIL 0002 {check}: " in said
     assert ":5:" not in rows["0002"][check]["detail"]
@@ -148,12 +172,10 @@ def test_a_seeded_fault_is_caught(series: Project, check: str, text: str) -> Non
 def test_a_build_that_fails(series: Project) -> None:
     queue(series, "int one;", "int x /* BROKEN */")
     said, rows = run(series, 1, "W=1,CRASH_DUMP=n,checkpatch")
-    assert [
-    rows[name]["W=1"]["status"] for name in (
-        "0001",
-        "0002")] == [
-            "PASS",
-             "FAIL"] and "expected ;" in said
+    assert [rows[name]["W=1"]["status"] for name in ("0001", "0002")] == [
+        "PASS",
+        "FAIL",
+    ] and "expected ;" in said
     assert rows["0002"]["CRASH_DUMP=n"]["status"] == "FAIL"
 
 
@@ -162,7 +184,9 @@ def test_a_check_that_does_not_run_is_not_ok(series: Project, name: str, check: 
     queue(series, "int one;")
     (series.top.parent / name).write_text("")
     said, rows = run(series, 3)
-    assert rows["control"][check]["status"] == rows["0001"][check]["status"] == "ENVIRONMENT" and "ENV" in said
+    assert (
+        rows["control"][check]["status"] == rows["0001"][check]["status"] == "ENVIRONMENT" and "ENV" in said
+    )
     assert rows["0001"]["W=1"]["status"] == "PASS"
     # It is asked again when it can run, and nothing is kept of the time when it could not.
     (series.top.parent / name).unlink()
@@ -199,11 +223,17 @@ def test_words_that_are_not_checks(series: Project) -> None:
     assert "choose of" in series.verb("gate", code=2, CHECKS="W=2").stderr
 
 
-@pytest.mark.parametrize("line, same", [
-    ("drivers/a.c:12:3: warning: unused variable 'x'", "drivers/a.c:112:30: warning: unused variable 'x'"),
-    ("../drivers/a.c:12: warning: x", "drivers/a.c:13: warning: x"),
-    ("./drivers/a.c:12:5-9: WARNING: x on line 4", "./drivers/a.c:20:5-8: WARNING: x on line 80"),
-])
+@pytest.mark.parametrize(
+    "line, same",
+    [
+        (
+            "drivers/a.c:12:3: warning: unused variable 'x'",
+            "drivers/a.c:112:30: warning: unused variable 'x'",
+        ),
+        ("../drivers/a.c:12: warning: x", "drivers/a.c:13: warning: x"),
+        ("./drivers/a.c:12:5-9: WARNING: x on line 4", "./drivers/a.c:20:5-8: WARNING: x on line 80"),
+    ],
+)
 def test_a_message_that_only_moved_is_the_same(line: str, same: str) -> None:
     assert gate.gist(line) == gate.gist(same)
 

@@ -35,8 +35,10 @@ CONSOLE = "[0.0] Booting Linux on physical CPU 0x0\n[0.1] fine\n" * 2
 @pytest.fixture(scope="session")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     binary = tmp_path_factory.mktemp("trace") / "trace"
-    subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", binary,
-                    TOP / "tools" / "crash" / "trace.c"], check=True)
+    subprocess.run(
+        ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", binary, TOP / "tools" / "crash" / "trace.c"],
+        check=True,
+    )
     return binary
 
 
@@ -57,8 +59,9 @@ class Case:
     def find(self, pattern: str, after: float | None = None) -> int:
         """The first matching line after the panic."""
         after = self.panic if after is None else after
-        return next(i for i, line in enumerate(self.lines)
-                    if re.search(pattern, line) and self.time(line) > after)
+        return next(
+            i for i, line in enumerate(self.lines) if re.search(pattern, line) and self.time(line) > after
+        )
 
     def insert(self, at: int, event: str) -> None:
         stamp = self.lines[at].split(":")[0]
@@ -73,8 +76,16 @@ class Case:
         trace = self.trace()
         sent = [self.panic - 1 + i / 400 for i in range(4000)]
         completions = next((s["completions"] for s in trace["streams"] if s["sid"] == SLOW), 0)
-        return judge.Evidence(a_scenario(), trace, "patched", sent, self.panic, frames=set(range(4000)),
-                              reads=set(range(completions)), console=CONSOLE)
+        return judge.Evidence(
+            a_scenario(),
+            trace,
+            "patched",
+            sent,
+            self.panic,
+            frames=set(range(4000)),
+            reads=set(range(completions)),
+            console=CONSOLE,
+        )
 
     def judge(self) -> judge.Judgement:
         return judge.judge(self.evidence())
@@ -97,6 +108,7 @@ def rule(judgement: judge.Judgement, number: int) -> Result:
 
 # --- what each supported QEMU writes
 
+
 @pytest.mark.parametrize("name", sorted(FACTS))
 def test_formats_captured(reader: Path, tmp_path: Path, name: str) -> None:
     judgement = Case(reader, tmp_path, name).judge()
@@ -111,6 +123,7 @@ def test_formats_captured(reader: Path, tmp_path: Path, name: str) -> None:
 
 def test_formats_agree(reader: Path, tmp_path: Path, case: Case) -> None:
     """The same run in the form of QEMU 11: other time stamps, also on guest errors."""
+
     def iso(line: str) -> str:
         when = case.time(line)
         if not when:
@@ -122,8 +135,11 @@ def test_formats_agree(reader: Path, tmp_path: Path, case: Case) -> None:
         return f"{stamp:%Y-%m-%dT%H:%M:%S}{fraction}Z {text}"
 
     # One line at a whole second, where QEMU 11 leaves the fraction out.
-    second = next(i for i in range(1, len(case.lines))
-                  if 0 < int(case.time(case.lines[i - 1])) < int(case.time(case.lines[i])))
+    second = next(
+        i
+        for i in range(1, len(case.lines))
+        if 0 < int(case.time(case.lines[i - 1])) < int(case.time(case.lines[i]))
+    )
     case.lines.insert(second, f"1@{int(case.time(case.lines[second]))}.000000:smmuv3_get_cd CD addr: 0x0\n")
     before = case.trace()
     case.lines = [iso(line) for line in case.lines]
@@ -132,6 +148,7 @@ def test_formats_agree(reader: Path, tmp_path: Path, case: Case) -> None:
 
 
 # --- rule by rule: the clean trace passes, a small edit fails
+
 
 def test_clean(case: Case) -> None:
     judgement = case.judge()
@@ -155,19 +172,21 @@ def test_rule1_too_few_translations(case: Case) -> None:
 
 
 def test_rule1_no_crash_kernel(case: Case) -> None:
-    case.lines = [line for line in case.lines
-                  if "write_mmio" not in line or case.time(line) < case.panic]
+    case.lines = [line for line in case.lines if "write_mmio" not in line or case.time(line) < case.panic]
     assert rule(case.judge(), 1).status == INVALID
 
 
-@pytest.mark.parametrize("event", [
-    "smmuv3_translate_abort smmuv3-iommu-memory-region-8-1 sid=0x8 abort on iova:0xfffc1380 is_write=0",
-    "smmuv3_translate_bypass smmuv3-iommu-memory-region-8-1 sid=0x8 STE bypass iova:0x1000 is_write=1",
-    "smmuv3_translate_disable smmuv3-iommu-memory-region-8-1 sid=0x8 bypass (smmu disabled) "
-    "iova:0x1000 is_write=1",
-    "smmuv3_record_event F_TRANSLATION sid=0x8",
-    "smmuv3_propagate_event F_TRANSLATION sid=0x8",
-])
+@pytest.mark.parametrize(
+    "event",
+    [
+        "smmuv3_translate_abort smmuv3-iommu-memory-region-8-1 sid=0x8 abort on iova:0xfffc1380 is_write=0",
+        "smmuv3_translate_bypass smmuv3-iommu-memory-region-8-1 sid=0x8 STE bypass iova:0x1000 is_write=1",
+        "smmuv3_translate_disable smmuv3-iommu-memory-region-8-1 sid=0x8 bypass (smmu disabled) "
+        "iova:0x1000 is_write=1",
+        "smmuv3_record_event F_TRANSLATION sid=0x8",
+        "smmuv3_propagate_event F_TRANSLATION sid=0x8",
+    ],
+)
 def test_rule2_one_event(case: Case, event: str) -> None:
     case.insert(case.find("sid=0x8 iova"), event)
     judgement = case.judge()
@@ -182,36 +201,43 @@ def test_rule2_fault_without_event_queue(case: Case) -> None:
     case.lines.insert(at + 1, error)
     assert failed(case.judge()) == [2]
     del case.lines[at + 1]
-    case.lines.append(error)            # after the shutdown
+    case.lines.append(error)  # after the shutdown
     assert failed(case.judge()) == []
 
 
 def test_rule2_not_a_watched_stream(case: Case) -> None:
     """A device with no DMA in flight after the panic, hit only after its take-over."""
     at = case.find("streamid= 0x18") + 1
-    case.insert(at, "smmuv3_translate_abort smmuv3-iommu-memory-region-24-3 sid=0x18 abort on "
-                    "iova:0x0 is_write=0")
+    case.insert(
+        at, "smmuv3_translate_abort smmuv3-iommu-memory-region-24-3 sid=0x18 abort on " "iova:0x0 is_write=0"
+    )
     judgement = case.judge()
     assert next(row for row in judgement.rows if row.sid == 0x18).aborted == 1
 
 
 def test_rule2_never_taken_over(case: Case) -> None:
     """Its watch lasts to the shutdown."""
-    case.lines = [line for line in case.lines if not (
-        "streamid= 0x8\n" in line and case.time(line) > case.panic)]
     case.lines = [
-    line for line in case.lines if not (
-        "translate_success" in line and "sid=0x8 " in line and case.time(line) > case.panic and any(
-            start <= int(
-                re.search(
-                    r"translated=(0x\w+)",
-                    line)[1],
-                    16) <= end for start,
-                     end in case.memory))]
+        line for line in case.lines if not ("streamid= 0x8\n" in line and case.time(line) > case.panic)
+    ]
+    case.lines = [
+        line
+        for line in case.lines
+        if not (
+            "translate_success" in line
+            and "sid=0x8 " in line
+            and case.time(line) > case.panic
+            and any(
+                start <= int(line.split("translated=")[1].split()[0], 16) <= end
+                for start, end in case.memory
+            )
+        )
+    ]
     assert failed(case.judge()) == []
     last = max(i for i, line in enumerate(case.lines) if case.panic < case.time(line) < case.shutdown)
-    case.insert(last, "smmuv3_translate_abort smmuv3-iommu-memory-region-8-1 sid=0x8 abort on "
-                      "iova:0x0 is_write=0")
+    case.insert(
+        last, "smmuv3_translate_abort smmuv3-iommu-memory-region-8-1 sid=0x8 abort on " "iova:0x0 is_write=0"
+    )
     judgement = case.judge()
     assert failed(judgement) == [2] and "never taken over" in rule(judgement, 2).detail
 
@@ -219,11 +245,16 @@ def test_rule2_never_taken_over(case: Case) -> None:
 def test_rule2_taken_over_too_early(case: Case) -> None:
     """The STE replaced while the device still runs: its next accesses fail."""
     at = case.find("sid=0x8 iova", case.trace()["probe"])
-    case.lines = [line for line in case.lines if not ("sid=0x8 " in line and "success" in line and
-                                                      case.time(line) > case.time(case.lines[at]))]
+    case.lines = [
+        line
+        for line in case.lines
+        if not ("sid=0x8 " in line and "success" in line and case.time(line) > case.time(case.lines[at]))
+    ]
     case.insert(at + 1, "smmuv3_cmdq_cfgi_ste streamid= 0x8")
-    case.lines.insert(at + 2, "smmuv3-iommu-memory-region-8-1 translation failed for "
-                              "iova=0xfffc1390 (SMMU_EVT_F_TRANSLATION)\n")
+    case.lines.insert(
+        at + 2,
+        "smmuv3-iommu-memory-region-8-1 translation failed for " "iova=0xfffc1390 (SMMU_EVT_F_TRANSLATION)\n",
+    )
     judgement = case.judge()
     assert 2 in failed(judgement) and "taken over while it was busy" in rule(judgement, 2).detail
 
@@ -248,8 +279,11 @@ def test_rule3_new_into_crashed_kernel(case: Case) -> None:
 @pytest.mark.parametrize(("iova", "verdict"), [("0x41234000", "FAIL"), ("0x55e01000", "PASS")])
 def test_rule3_bypass_after_take_over(case: Case, iova: str, verdict: str) -> None:
     """An identity domain of the crash kernel: right only for its own memory."""
-    case.insert(case.find("sid=0x18 iova"), "smmuv3_translate_bypass smmuv3-iommu-memory-region-24-3 "
-                f"sid=0x18 STE bypass iova:{iova} is_write=1")
+    case.insert(
+        case.find("sid=0x18 iova"),
+        "smmuv3_translate_bypass smmuv3-iommu-memory-region-24-3 "
+        f"sid=0x18 STE bypass iova:{iova} is_write=1",
+    )
     assert case.judge().verdict == verdict
 
 
@@ -260,11 +294,14 @@ def crashed_bypass(case: Case) -> None:
         if case.time(line) > case.panic and (match := re.search(r"cfgi_ste streamid= (0x\w+)", line)):
             taken.add(match[1])
         match = re.match(
-    r"(.*:)smmuv3_translate_success (\S+) sid=(0x\w+) iova=(0x\w+) translated=(0x\w+)",
-     line)
+            r"(.*:)smmuv3_translate_success (\S+) sid=(0x\w+) iova=(0x\w+) translated=(0x\w+)", line
+        )
         if match and match[3] not in taken:
             # The iova's low bits tell completion entries from doorbells, as the address's do
-            case.lines[at] = f"{match[1]}smmuv3_translate_bypass {match[2]} sid={match[3]} STE bypass iova:{match[5]} is_write=1\n"
+            case.lines[at] = (
+                f"{match[1]}smmuv3_translate_bypass {match[2]} sid={match[3]} STE bypass "
+                f"iova:{match[5]} is_write=1\n"
+            )
 
 
 def test_crashed_kernel_let_bypass(case: Case) -> None:
@@ -277,11 +314,22 @@ def test_crashed_kernel_let_bypass(case: Case) -> None:
     assert next(row for row in judgement.rows if row.sid == NIC).translated == 0
 
 
-@pytest.mark.parametrize(("event", "number"), [
-    ("smmuv3_translate_abort smmuv3-iommu-memory-region-8-1 sid=0x8 abort on iova:0x0 is_write=0", 2),
-    ("smmuv3_translate_disable smmuv3-iommu-memory-region-8-1 sid=0x8 bypass (smmu disabled) iova:0x1000 is_write=1", 2),
-    ("smmuv3_translate_bypass smmuv3-iommu-memory-region-8-1 sid=0x8 STE bypass iova:{crash:#x} is_write=1", 3),
-])
+@pytest.mark.parametrize(
+    ("event", "number"),
+    [
+        ("smmuv3_translate_abort smmuv3-iommu-memory-region-8-1 sid=0x8 abort on iova:0x0 is_write=0", 2),
+        (
+            "smmuv3_translate_disable smmuv3-iommu-memory-region-8-1 sid=0x8 bypass (smmu disabled) "
+            "iova:0x1000 is_write=1",
+            2,
+        ),
+        (
+            "smmuv3_translate_bypass smmuv3-iommu-memory-region-8-1 sid=0x8 STE bypass iova:{crash:#x} "
+            "is_write=1",
+            3,
+        ),
+    ],
+)
 def test_crashed_kernel_let_bypass_control(case: Case, event: str, number: int) -> None:
     crashed_bypass(case)
     case.insert(case.find("bypass .* sid=0x8 STE"), event.format(crash=case.memory[0][0] + 0x1000))
@@ -294,14 +342,17 @@ def test_rule3_doorbell(case: Case) -> None:
     assert case.judge().verdict == "PASS"
 
 
-@pytest.mark.parametrize(("write", "said"), [
-    ("addr: 0x20 val:0x8", "SMMUEN cleared 1 times"),
-    ("addr: 0x80 val:0x4000000058105000", "STRTAB_BASE(_CFG) written 1 times"),
-    ("addr: 0x84 val:0x40000000", "STRTAB_BASE(_CFG) written 1 times"),
-    ("addr: 0x88 val:0x10210", "STRTAB_BASE(_CFG) written 1 times"),
-    ("addr: 0x28 val:0xd75", "CR1 written 1 times"),
-    ("addr: 0x2c val:0x6", "CR2 written 1 times"),
-])
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        ("addr: 0x20 val:0x8", "SMMUEN cleared 1 times"),
+        ("addr: 0x80 val:0x4000000058105000", "STRTAB_BASE(_CFG) written 1 times"),
+        ("addr: 0x84 val:0x40000000", "STRTAB_BASE(_CFG) written 1 times"),
+        ("addr: 0x88 val:0x10210", "STRTAB_BASE(_CFG) written 1 times"),
+        ("addr: 0x28 val:0xd75", "CR1 written 1 times"),
+        ("addr: 0x2c val:0x6", "CR2 written 1 times"),
+    ],
+)
 def test_rule4_register_write(case: Case, write: str, said: str) -> None:
     case.insert(case.find("write_mmio addr: 0x90 "), f"smmuv3_write_mmio {write} size: 0x4(0)")
     judgement = case.judge()
@@ -322,21 +373,28 @@ def test_rule4_gbpa_at_shutdown(case: Case) -> None:
 
 
 def test_rule4_raw_after_the_shutdown(case: Case) -> None:
-    case.insert(len(case.lines) - 1, "smmuv3_translate_disable smmuv3-iommu-memory-region-8-1 sid=0x8 "
-                "bypass (smmu disabled) iova:0x1000 is_write=1")
+    case.insert(
+        len(case.lines) - 1,
+        "smmuv3_translate_disable smmuv3-iommu-memory-region-8-1 sid=0x8 "
+        "bypass (smmu disabled) iova:0x1000 is_write=1",
+    )
     judgement = case.judge()
     assert failed(judgement) == [4] and "1 raw accesses" in rule(judgement, 4).detail
 
 
 def test_rule4_never_stopped(case: Case) -> None:
     """A device without a driver: that GBPA aborts is seen on its accesses, or not at all."""
-    case.lines = [line for line in case.lines if "sid=0x8 " not in line or case.time(line) < case.trace()[
-                                                                                     "probe"]]
-    case.lines = [line for line in case.lines if not (
-        "streamid= 0x8\n" in line and case.time(line) > case.panic)]
+    case.lines = [
+        line for line in case.lines if "sid=0x8 " not in line or case.time(line) < case.trace()["probe"]
+    ]
+    case.lines = [
+        line for line in case.lines if not ("streamid= 0x8\n" in line and case.time(line) > case.panic)
+    ]
     assert rule(case.judge(), 4).status == INVALID
-    case.insert(len(case.lines) - 1, "smmuv3_translate_abort smmuv3-iommu-memory-region-8-1 sid=0x8 abort on "
-                "iova:0x0 is_write=0")
+    case.insert(
+        len(case.lines) - 1,
+        "smmuv3_translate_abort smmuv3-iommu-memory-region-8-1 sid=0x8 abort on " "iova:0x0 is_write=0",
+    )
     assert rule(case.judge(), 4).status == PASS
     assert "1 accesses of NIC 0x8, which no driver stopped" in rule(case.judge(), 4).detail
 
@@ -388,12 +446,19 @@ def test_rule5_a_read_is_missing(case: Case) -> None:
 def test_rule5_reads_in_flight(case: Case) -> None:
     """A reset finishes at once what is in flight; one by one they had come before."""
     disk = re.compile(r"sid=0x10 .*iova=0x\w+0 ")
-    while (evidence := case.evidence()) and next(
-        s for s in evidence.trace["streams"] if s["sid"] == SLOW)["drained"]:
-        hits = [at for at, line in enumerate(case.lines) if disk.search(line)
-                                             and case.time(line) > case.panic]
-        del case.lines[next(b for a, b in zip(hits, hits[1:]) if case.time(
-            case.lines[b]) - case.time(case.lines[a]) < 0.02)]
+    while (evidence := case.evidence()) and next(s for s in evidence.trace["streams"] if s["sid"] == SLOW)[
+        "drained"
+    ]:
+        hits = [
+            at for at, line in enumerate(case.lines) if disk.search(line) and case.time(line) > case.panic
+        ]
+        del case.lines[
+            next(
+                b
+                for a, b in zip(hits, hits[1:])
+                if case.time(case.lines[b]) - case.time(case.lines[a]) < 0.02
+            )
+        ]
     evidence.scenario = a_scenario(need_reads=True)
     assert rule(judge.judge(evidence), 5).status == INVALID
     at = case.find(disk.pattern)
@@ -418,17 +483,20 @@ def test_rule6_vmcore(case: Case) -> None:
     assert failed(judge.judge(evidence)) == [5, 6]
 
 
-@pytest.mark.parametrize("line", [
-    "[    1.0] WARNING: CPU: 0 PID: 1 at drivers/iommu/x.c:1 f+0x0/0x10",
-    "[    1.0] WARNING: drivers/iommu/x.c:1 at f+0x0/0x10, CPU#0: swapper/0/1",
-    "[    1.0] BUG: KASAN: slab-out-of-bounds in f+0x0",
-    "[    1.0] Internal error: Oops: 0000000096000044 [#1] SMP",
-    "[    1.0] Unable to handle kernel NULL pointer dereference at virtual address 0",
-    "[    1.0] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!",
-    "[    1.0] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
-    "[    1.0] UBSAN: shift-out-of-bounds in a.c",
-    "[    1.0] INFO: task init:1 blocked for more than 120 seconds.",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[    1.0] WARNING: CPU: 0 PID: 1 at drivers/iommu/x.c:1 f+0x0/0x10",
+        "[    1.0] WARNING: drivers/iommu/x.c:1 at f+0x0/0x10, CPU#0: swapper/0/1",
+        "[    1.0] BUG: KASAN: slab-out-of-bounds in f+0x0",
+        "[    1.0] Internal error: Oops: 0000000096000044 [#1] SMP",
+        "[    1.0] Unable to handle kernel NULL pointer dereference at virtual address 0",
+        "[    1.0] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!",
+        "[    1.0] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+        "[    1.0] UBSAN: shift-out-of-bounds in a.c",
+        "[    1.0] INFO: task init:1 blocked for more than 120 seconds.",
+    ],
+)
 def test_rule7_log(line: str) -> None:
     assert scan(CONSOLE) is PASS
     assert scan(CONSOLE + line + "\n") is FAIL
@@ -440,7 +508,7 @@ def scan(console: str) -> Status:
 
 def test_rule7_needs_both_logs() -> None:
     assert scan("") is INVALID
-    assert scan(CONSOLE[:len(CONSOLE) // 2]) is INVALID
+    assert scan(CONSOLE[: len(CONSOLE) // 2]) is INVALID
 
 
 def test_rule7_allowed_needs_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,8 +520,10 @@ def test_rule7_allowed_needs_reason(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rule8_control(case: Case) -> None:
     """A test that nothing fails is broken; so is one whose control was lost."""
+
     def control(*results: Result) -> judge.Judgement:
         return judge.Judgement(list(results), 1.0)
+
     evidence = case.evidence()
     survived = Result("unpatched", "rule 2: in-flight DMA survives", PASS)
     hurt = Result("unpatched", "rule 2: in-flight DMA survives", FAIL)
@@ -474,7 +544,8 @@ def test_the_table_of_rules() -> None:
     text = (TOP / "Documentation" / "crash-test.rst").read_text()
     found = re.findall(r"^(\d)\. \*\*(.+?)\*\*", text, re.MULTILINE)
     assert [(str(one.number), one.name.lower()) for one in judge.RULES] == [
-             (n, name.lower().rstrip(".")) for n, name in found]
+        (n, name.lower().rstrip(".")) for n, name in found
+    ]
     for one in judge.RULES:
         assert one.judge.__name__ == re.sub(r"\W", "_", one.name).lower()
 
@@ -494,16 +565,24 @@ def test_memory() -> None:
 
 
 WRITTEN = "smmu_kdump_test: L1 descriptor 5: 0x0000000000000000 becomes 0x0000000080000009\n"
-FOUND = "arm-smmu-v3 9050000.smmuv3: kdump: bad L1 descriptor for StreamID 0x500: 0x0000000080000009, cut off\n"
+FOUND = (
+    "arm-smmu-v3 9050000.smmuv3: kdump: bad L1 descriptor for StreamID 0x500: 0x0000000080000009, cut off\n"
+)
 
 
-@pytest.mark.parametrize(("before", "after", "status"), [
-    (WRITTEN, FOUND, PASS), (WRITTEN, "", INVALID), ("", FOUND, INVALID),
-    (WRITTEN + FOUND, "", INVALID), (WRITTEN, FOUND.replace("8000", "9000"), INVALID),
-])
+@pytest.mark.parametrize(
+    ("before", "after", "status"),
+    [
+        (WRITTEN, FOUND, PASS),
+        (WRITTEN, "", INVALID),
+        ("", FOUND, INVALID),
+        (WRITTEN + FOUND, "", INVALID),
+        (WRITTEN, FOUND.replace("8000", "9000"), INVALID),
+    ],
+)
 def test_rule9_damage(case: Case, before: str, after: str, status: Status) -> None:
     evidence = case.evidence()
-    boot, panic = CONSOLE[:len(CONSOLE) // 2], "Kernel panic - not syncing: sysrq triggered crash\n"
+    boot, panic = CONSOLE[: len(CONSOLE) // 2], "Kernel panic - not syncing: sysrq triggered crash\n"
     evidence.console = boot + before + panic + boot + after
     assert judge.judge(evidence).rule(9) is None
     evidence.damage = 0x80000009
@@ -513,6 +592,7 @@ def test_rule9_damage(case: Case, before: str, after: str, status: Status) -> No
 
 
 # --- a trace that cannot be read is an error, not a pass
+
 
 def edit_cut(lines: list[str]) -> None:
     lines[-1] = lines[-1][:-10]
@@ -548,8 +628,19 @@ def edit_foreign(lines: list[str]) -> None:
     lines[:] = ["gicv3_dist_read: invalid guest read at offset 000000000000000c size 4\n"]
 
 
-@pytest.mark.parametrize("edit", [edit_cut, edit_no_newline, edit_event, edit_field, edit_untimed,
-                                  edit_half_line, edit_empty, edit_foreign])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        edit_cut,
+        edit_no_newline,
+        edit_event,
+        edit_field,
+        edit_untimed,
+        edit_half_line,
+        edit_empty,
+        edit_foreign,
+    ],
+)
 def test_unreadable(case: Case, edit: Callable[[list[str]], None]) -> None:
     edit(case.lines)
     with pytest.raises(ValueError, match=r"trace\.log:\d+: "):
@@ -570,8 +661,10 @@ def test_fields_by_name(case: Case) -> None:
         match = re.match(r"(.*translate_success \S+) (sid=\S+) (iova=\S+) (translated=\S+) (.*)", line)
         if match:
             head, sid, iova, where, rest = match.groups()
-            case.lines[at] = (f"{head} {where.replace('=', ':')} new=1 {iova.replace('=', ': ')} "
-                              f"{sid.replace('=', '= ')} {rest}\n")
+            case.lines[at] = (
+                f"{head} {where.replace('=', ':')} new=1 {iova.replace('=', ': ')} "
+                f"{sid.replace('=', '= ')} {rest}\n"
+            )
     assert case.trace() == before
 
 
@@ -582,19 +675,22 @@ AT = 0x40000000
 
 def a_vmcore(path: Path, memory: bytes, log: bytes) -> None:
     """As makedumpfile writes it: VMCOREINFO in a note, memory with physical and virtual addresses."""
-    virtual = 0xffff000000000000
-    info = (f"OSRELEASE=6.12.0\nPAGESIZE=4096\nSYMBOL(prb)={virtual:x}\nSYMBOL(swapper_pg_dir)={virtual:x}\n"
-            f"SYMBOL(_stext)={virtual:x}\nNUMBER(VA_BITS)=48\nKERNELOFFSET=0\nNUMBER(PHYS_OFFSET)={AT:#x}\n"
-            "OFFSET(printk_ringbuffer.text_data_ring)=8\nOFFSET(prb_data_ring.size_bits)=0\n"
-            "OFFSET(prb_data_ring.data)=8\n").encode()
+    virtual = 0xFFFF000000000000
+    info = (
+        f"OSRELEASE=6.12.0\nPAGESIZE=4096\nSYMBOL(prb)={virtual:x}\nSYMBOL(swapper_pg_dir)={virtual:x}\n"
+        f"SYMBOL(_stext)={virtual:x}\nNUMBER(VA_BITS)=48\nKERNELOFFSET=0\nNUMBER(PHYS_OFFSET)={AT:#x}\n"
+        "OFFSET(printk_ringbuffer.text_data_ring)=8\nOFFSET(prb_data_ring.size_bits)=0\n"
+        "OFFSET(prb_data_ring.data)=8\n"
+    ).encode()
     note = struct.pack("<III", 11, len(info), 0) + b"VMCOREINFO\0\0" + info + bytes(-len(info) % 4)
     # prb points to the ring buffer, whose log of 4096 bytes is on the second page
     ring = struct.pack("<QQQQ", virtual + 8, 0, 12, virtual + 4096)
     data = ring.ljust(4096, b"\0") + log.ljust(4096, b"\0") + memory
     header = EHDR.pack(b"\x7fELF\x02\x01\x01", 4, 183, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
     begin = 64 + 2 * 56
-    segments = (PHDR.pack(4, 0, begin, 0, 0, len(note), len(note), 0)
-                + PHDR.pack(1, 7, 4096, virtual, AT, len(data), len(data), 0))
+    segments = PHDR.pack(4, 0, begin, 0, 0, len(note), len(note), 0) + PHDR.pack(
+        1, 7, 4096, virtual, AT, len(data), len(data), 0
+    )
     path.write_bytes((header + segments + note).ljust(4096, b"\0") + data + bytes(4096))
 
 
@@ -604,8 +700,9 @@ def test_what_is_in_a_vmcore(tmp_path: Path) -> None:
     good, bad = workload.frame(nonce, 5), bytearray(workload.frame(nonce, 6))
     bad[100] ^= 1
     block = workload.expected_block(nonce, 3)
-    memory = (bytes(77) + good + bytes(99) + bytes(bad) + \
-              workload.frame(nonce + 2, 7)).ljust(8192, b"\0") + block
+    memory = (bytes(77) + good + bytes(99) + bytes(bad) + workload.frame(nonce + 2, 7)).ljust(
+        8192, b"\0"
+    ) + block
     path = tmp_path / "vmcore"
     a_vmcore(path, memory, b"this log says sysrq triggered crash and more")
     half, where = workload.READ_SIZE // 2, AT + 8192 + 8192
@@ -613,10 +710,11 @@ def test_what_is_in_a_vmcore(tmp_path: Path) -> None:
 
     def look(text: str, index: int, pieces: list[str]) -> dict[str, Any]:
         return vmcore.main(path, text, nonce, {str(index): pieces})
+
     assert look("sysrq triggered", 3, whole) == {"frames": [5], "reads": [3], "error": ""}
     assert look("oops", 3, whole[::-1]) == {"frames": [5], "reads": [], "error": "no panic message"}
     assert look("sysrq", 2, whole)["reads"] == []
-    assert look("sysrq", 3, ["0x10000000:0x1000"])["reads"] == []     # memory that it does not have
+    assert look("sysrq", 3, ["0x10000000:0x1000"])["reads"] == []  # memory that it does not have
     path.write_bytes(b"not an ELF file at all".ljust(100, b"."))
     assert look("sysrq", 3, whole)["error"]
     path.write_bytes(b"")

@@ -20,16 +20,16 @@ def test_verdicts() -> None:
     """The heaviest wins; nothing, or only skips, prove nothing."""
     statuses = [Status.PASS, Status.ENVIRONMENT, Status.INVALID, Status.FAIL, Status.LOST]
     for number, status in enumerate(statuses):
-        found = [Result("s", "n", one) for one in statuses[:number + 1]]
+        found = [Result("s", "n", one) for one in statuses[: number + 1]]
         assert results.worst(found) is status and Report("v", "b", found).verdict is status
     assert results.worst([]) is results.worst(ONE[:1]) is Status.INVALID
-    assert [
-    status.code for status in statuses] == [
+    assert [status.code for status in statuses] == [
         common.PASS,
         common.ENVIRONMENT,
         common.INVALID,
         common.FAIL,
-         common.LOST]
+        common.LOST,
+    ]
     assert results.counted(ONE) == "1 passed, 4 failed, 1 skipped"
     assert Report("v", "b", ONE).why == "lost # <1>: detail of" and Report("v", "b", ONE[:2]).why == ""
 
@@ -41,11 +41,18 @@ def test_forms(tmp_path: Path) -> None:
     assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["6", "1", "3", "1"]
     assert len(suite.findall("*/failure")) == 1 and len(suite.findall("*/error")) == 3
     assert [case.status for case in results.from_junit(tmp_path / "junit.xml", "s")] == [
-        Status.SKIPPED, Status.PASS, Status.FAIL, Status.FAIL, Status.FAIL, Status.FAIL]
+        Status.SKIPPED,
+        Status.PASS,
+        Status.FAIL,
+        Status.FAIL,
+        Status.FAIL,
+        Status.FAIL,
+    ]
     ktap = (tmp_path / "result.ktap").read_text().splitlines()
     assert ktap[0] == "KTAP version 1" and "1..6" in ktap
-    assert sum(line.startswith("not ok")
-               for line in ktap) == 4 and sum("# SKIP" in line for line in ktap) == 1
+    assert (
+        sum(line.startswith("not ok") for line in ktap) == 4 and sum("# SKIP" in line for line in ktap) == 1
+    )
     found = json.loads((tmp_path / "result.json").read_text())
     assert found["verdict"] == "LOST" and found["results"][4]["status"] == "FAIL"
     assert (tmp_path / "table.txt").read_text() == "a table\n"
@@ -61,8 +68,11 @@ def test_table() -> None:
 def test_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = [results.run_directory("v", "b") for _ in range(results.KEEP + 2)]
-    assert len(set(made[-3:])) == 3 and len(list(made[0].parent.glob("2*"))
-               ) == results.KEEP and made[-1].is_dir()
+    assert (
+        len(set(made[-3:])) == 3
+        and len(list(made[0].parent.glob("2*"))) == results.KEEP
+        and made[-1].is_dir()
+    )
     assert (made[-1].parent / "latest").resolve() == made[-1]
     with pytest.raises(Err, match="the disk is full"):
         results.run_directory("v", "b", 1 << 60)

@@ -27,7 +27,7 @@ def used(name: str, path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            package = name.split(".")[:-node.level] if node.level <= name.count(".") + 1 else ["outside"]
+            package = name.split(".")[: -node.level] if node.level <= name.count(".") + 1 else ["outside"]
             full = [*package, *(node.module.split(".") if node.module else [])]
             found |= {full[0]} if full else {alias.name for alias in node.names}
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -41,7 +41,7 @@ def wrong(name: str, path: Path) -> set[str]:
     room = name.split(".")[0]
     if room == "lint":
         return used(name, path) - {"lint"}
-    allowed = {*LAYERS[:LAYERS.index(room) + 1], *(["lint"] if room == "__main__" else [])}
+    allowed = {*LAYERS[: LAYERS.index(room) + 1], *(["lint"] if room == "__main__" else [])}
     return used(name, path) - allowed
 
 
@@ -49,28 +49,31 @@ def test_layers(tmp_path: Path) -> None:
     found = modules()
     assert {name.split(".")[0] for name in found} == {*LAYERS, "lint", "__init__"}
     assert {
-    name: bad for name,
-    path in found.items() if name != "__init__" and (
-        bad := wrong(
-            name,
-             path))} == {}
+        name: bad for name, path in found.items() if name != "__init__" and (bad := wrong(name, path))
+    } == {}
     # It does see what it looks for.
-    bad = tmp_path / "bad.py"
-    for room, text in (("queue.x", "from ..machine import find"), ("queue.x", "from .. import kernel"),
-                       ("lint.x", "from ..common import Err"), ("common", "import tools.queue.bases"),
-                       ("results", "from .queue import bases")):
-        bad.write_text(text)
-        assert wrong(room, bad), text
+    lie = tmp_path / "bad.py"
+    for room, text in (
+        ("queue.x", "from ..machine import find"),
+        ("queue.x", "from .. import kernel"),
+        ("lint.x", "from ..common import Err"),
+        ("common", "import tools.queue.bases"),
+        ("results", "from .queue import bases"),
+    ):
+        lie.write_text(text)
+        assert wrong(room, lie), text
 
 
 def test_names_and_paths() -> None:
     """No two modules of one name, no sys.path."""
-    names = Counter(path.name for path in modules().values()
-                    if path.name not in ("__init__.py", "__main__.py"))
+    names = Counter(
+        path.name for path in modules().values() if path.name not in ("__init__.py", "__main__.py")
+    )
     assert [name for name, count in names.items() if count > 1] == []
     this = Path(__file__).name
-    assert [path for path in TOOLS.rglob("*.py") if path.name !=
-                                         this and "sys.path" in path.read_text()] == []
+    assert [
+        path for path in TOOLS.rglob("*.py") if path.name != this and "sys.path" in path.read_text()
+    ] == []
 
 
 def run(*command: str | Path) -> str:
@@ -79,14 +82,18 @@ def run(*command: str | Path) -> str:
 
 
 def test_types() -> None:
-    assert run(
-    "mypy",
-    "--config-file",
-    "tools/mypy.ini",
-    "--python-executable",
-    "/usr/bin/python3",
-    "-p",
-     "tools") == ""
+    assert (
+        run(
+            "mypy",
+            "--config-file",
+            "tools/mypy.ini",
+            "--python-executable",
+            "/usr/bin/python3",
+            "-p",
+            "tools",
+        )
+        == ""
+    )
 
 
 def test_lines() -> None:
