@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project, errors, git
+from .conftest import TOP, Project, errors, git
 
 CODENAME = platform.freedesktop_os_release()["VERSION_CODENAME"]
 TOOLS = ("bash", "mkdir", "cat", "sleep")
@@ -49,6 +49,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0 or subprocess.run(
 @pytest.fixture
 def fresh(project: Project) -> Project:
     project.fake("mmdebstrap", MMDEBSTRAP.replace("TOOLS", " ".join(TOOLS)))
+    shutil.copy(TOP / ".gitignore", project.top)
     git(project.top, "init", "-q")
     return project
 
