@@ -30,7 +30,9 @@ NEEDS: dict[str, dict[str, str]] = {
     "fresh": {"mmdebstrap": "mmdebstrap", "util-linux": "unshare", "mount": "mount", "git": "git"},
     "tests": {"python3-pytest": "py:pytest", "gnupg": "gpg", "cpio": "cpio", "gcc": "gcc",
               "libc6-dev": "/usr/include/stdio.h", "mypy": "mypy", "flake8": "flake8",
-              "shellcheck": "shellcheck"},
+              "shellcheck": "shellcheck",
+              # b4, which a test fetches, does not start without the certificates' file.
+              "ca-certificates": "/etc/ssl/certs/ca-certificates.crt"},
 }
 
 

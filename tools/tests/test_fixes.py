@@ -124,7 +124,8 @@ class History:
         return got
 
     def status(self, oid: str) -> str:
-        return {x["fix"]: x["status"] for x in self.run("--all").data["rows"]}.get(oid, "")
+        statuses: dict[str, str] = {x["fix"]: x["status"] for x in self.run("--all").data["rows"]}
+        return statuses.get(oid, "")
 
 
 @pytest.fixture()

@@ -59,8 +59,8 @@ class Published:
         cover = "cover.1779265413.git.nadia@up.example"
         for n, mail in enumerate(re.split(r"(?m)^(?=From [0-9a-f]{40} )", out)[1:]):
             mid = f"v6-{n}-nadia@up.example" if n else cover
-            mail = re.sub(r"(?mi)^Message-I[Dd]: .*\n", f"Message-Id: <{mid}>\n", mail, 1)
-            mail = re.sub(r"(?m)^(In-Reply-To|References): .*\n", lambda m: f"{m[1]}: <{cover}>\n", mail)
+            mail = re.sub(r"(?mi)^Message-I[Dd]: .*\n", f"Message-Id: <{mid}>\n", mail, count=1)
+            mail = re.sub(r"(?m)^(In-Reply-To|References): .*\n", rf"\1: <{cover}>\n", mail)
             mail = re.sub(r"\*\*\* SUBJECT HERE \*\*\*", "Fix device crash on kdump kernel", mail)
             mails.append(mail)
         self.mbox = path / "v6.mbox"
@@ -111,7 +111,7 @@ def posted(w: World, tmp_path: Path, names: list[str], *options: str, version: i
         raw = mail_of(w, name, f"--subject-prefix=PATCH v{version} {n}/{len(names)}", *options)
         out += re.sub(rb"\nSubject:",
                       b"\nMessage-Id: <v%d-%d@up.example>\nReferences: <v%d-1@up.example>\nSubject:"
-                      % (version, n, version), raw, 1)
+                      % (version, n, version), raw, count=1)
     path = tmp_path / f"v{version}.mbox"
     path.write_bytes(out)
     return path
