@@ -8,6 +8,7 @@ kernels' command lines, the guest, the workload) and to the rule that needs it.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,8 @@ class Scenario:
             "-device", f"nvme,drive=d0,serial=slow,addr={SLOW >> 3:x}",
             "-drive", "file=vmcore,if=none,id=d1,format=raw,cache=unsafe",
             "-device", f"nvme,drive=d1,serial=dump,addr={DUMP >> 3:x}",
+            "-drive", "file=slow.raw,if=none,id=more,format=raw,snapshot=on,file.locking=off",
+            *shlex.split(self.devices),
             "-chardev", "socket,id=verdict,path=verdict.sock,server=on,wait=off",
             "-global", "virtio-mmio.force-legacy=false", "-device", "virtio-serial-device",
             "-device", "virtserialport,chardev=verdict,name=verdict",

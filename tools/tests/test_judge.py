@@ -8,6 +8,7 @@ one with a small edit, so that each rule is seen to pass and to fail.
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 import re
@@ -397,6 +398,19 @@ def test_rule4_never_stopped(case: Case) -> None:
     )
     assert rule(case.judge(), 4).status == PASS
     assert "1 accesses of NIC 0x8, which no driver stopped" in rule(case.judge(), 4).detail
+
+
+def test_rule4_never_stopped_but_idle(case: Case) -> None:
+    """A few interrupts of a device that is never taken over leave nothing for GBPA to abort."""
+    idle = copy.deepcopy(next(s for s in case.trace()["streams"] if s["take_over"]))
+    idle |= {"sid": 0x28, "take_over": None}
+    for phase in ("window", "adopted", "end"):
+        idle[phase] = dict.fromkeys(idle[phase], 0)
+    for count, status in ((judge.MIN_TRANSLATIONS - 1, PASS), (judge.MIN_TRANSLATIONS, INVALID)):
+        idle["window"]["translated"] = count
+        evidence = case.evidence()
+        evidence.trace["streams"].append(idle)
+        assert rule(judge.judge(evidence), 4).status is status
 
 
 def test_rule5_a_frame_is_missing(case: Case) -> None:
