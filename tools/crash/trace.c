@@ -23,12 +23,11 @@
  * looks like a trace line and is not understood is an error, and so is a cut-off
  * last line.
  *
- * Memory is constant: counters for at most MAX_SIDS StreamIDs, a fixed buffer.
+ * Memory is constant: counters for at most MAX_SIDS StreamIDs, and one line.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -37,12 +36,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #define MAX_SIDS	64
 #define MAX_RANGES	8
 #define MAX_NAME	80
-#define BUFFER		(1 << 20)
 #define DRAIN_US	20000		/* a reset finishes what is in flight at once */
 #define PAGE(addr)	((addr) >> 12)
 
@@ -74,13 +71,11 @@ static const char * const phase_name[PHASES] = {
 };
 
 enum count {
-	TRANSLATED, ABORTED, BYPASSED, DISABLED, EVENTS, FAULTS, MISDIRECTED, DOORBELLS,
-	COUNTS
+	TRANSLATED, ABORTED, BYPASSED, DISABLED, EVENTS, FAULTS, MISDIRECTED, COUNTS
 };
 
 static const char * const count_name[COUNTS] = {
-	"translated", "aborted", "bypassed", "disabled", "events", "faults", "misdirected",
-	"doorbells"
+	"translated", "aborted", "bypassed", "disabled", "events", "faults", "misdirected"
 };
 
 struct stream {
@@ -95,7 +90,7 @@ struct stream {
 	bool own;			/* the crash kernel has used it */
 	uint64_t take_over;
 	bool has_example;		/* of a misdirected translation */
-	uint64_t example_time, example_iova, example_addr;
+	uint64_t example_iova, example_addr;
 };
 
 enum event {
@@ -137,7 +132,7 @@ static int nr_ranges;
 static uint64_t panic_time, shutdown_time, doorbell;
 
 static uint64_t now, probe_time;
-static uint64_t line_number, nr_trace, nr_other;
+static uint64_t line_number, nr_trace;
 
 static bool enabled;
 static uint64_t gbpa;
@@ -283,7 +278,6 @@ static void check_direction(struct stream *s, enum phase phase, uint64_t iova, u
 	s->counts[phase][MISDIRECTED]++;
 	if (!s->has_example) {
 		s->has_example = true;
-		s->example_time = now;
 		s->example_iova = iova;
 		s->example_addr = addr;
 	}
@@ -303,6 +297,15 @@ static void note_completion(struct stream *s, enum phase phase, uint64_t iova)
 	s->last_completion = now;
 }
 
+/* Where an access goes; a bypass of an identity domain must not go astray, either. */
+static void note_access(struct stream *s, enum phase phase, uint64_t iova, uint64_t addr)
+{
+	if (PAGE(addr) != PAGE(doorbell)) {
+		note_completion(s, phase, iova);
+		check_direction(s, phase, iova, addr);
+	}
+}
+
 static void translated(struct stream *s, const char *text, const char *end)
 {
 	uint64_t addr = need(text, end, "translated");
@@ -311,23 +314,7 @@ static void translated(struct stream *s, const char *text, const char *end)
 
 	s->counts[phase][TRANSLATED]++;
 	note_dma(s, phase, true);
-	if (PAGE(addr) == PAGE(doorbell)) {
-		s->counts[phase][DOORBELLS]++;
-		return;
-	}
-	note_completion(s, phase, iova);
-	check_direction(s, phase, iova, addr);
-}
-
-/* An identity domain is no translation, and still must not go astray. */
-static void bypassed(struct stream *s, uint64_t addr)
-{
-	enum phase phase = phase_of(s);
-
-	if (PAGE(addr) != PAGE(doorbell)) {
-		note_completion(s, phase, addr);
-		check_direction(s, phase, addr, addr);
-	}
+	note_access(s, phase, iova, addr);
 }
 
 static void count(struct stream *s, enum count which)
@@ -400,6 +387,7 @@ static void trace_line(enum event event, const char *text, const char *end)
 		[DISABLE] = DISABLED, [BYPASS] = BYPASSED, [ABORT] = ABORTED,
 	};
 	struct stream *s;
+	uint64_t iova;
 
 	switch (event) {
 	case IGNORED:
@@ -415,8 +403,10 @@ static void trace_line(enum event event, const char *text, const char *end)
 		s = stream_of(need(text, end, "sid"));
 		learn_region(s, text, end);
 		count(s, counted[event]);
-		if (event == BYPASS || (event == DISABLE && phase_of(s) == TAKEN))
-			bypassed(s, need(text, end, "iova"));
+		if (event == BYPASS || (event == DISABLE && phase_of(s) == TAKEN)) {
+			iova = need(text, end, "iova");
+			note_access(s, phase_of(s), iova, iova);
+		}
 		break;
 	case RECORD:
 		count(stream_of(need(text, end, "sid")), EVENTS);
@@ -443,43 +433,36 @@ static void other_line(const char *line, const char *end)
 	static const char failed[] = " translation failed for iova";
 	struct stream *s = NULL;
 	uint64_t devfn;
-	const char *at;
+	const char *at, *digit;
 
-	if (end <= line)
-		return;
 	at = memmem(line, end - line, failed, sizeof(failed) - 1);
-	if (at) {
-		for (int i = 0; i < nr_streams && !s; i++)
-			if (strlen(streams[i].region) == (size_t)(at - line) &&
-			    !memcmp(streams[i].region, line, at - line))
-				s = &streams[i];
-		if (!s) {
-			const char *digit = memrchr(line, '-', at - line);
-
-			digit = digit ? memrchr(line, '-', digit - line) : NULL;
-			if (!digit || !number(digit + 1, at, &devfn))
-				die("whose translation failed? `%.*s'", (int)(end - line), line);
-			s = stream_of(devfn);
-		}
-		count(s, FAULTS);
+	if (!at)
 		return;
+	for (int i = 0; i < nr_streams && !s; i++)
+		if (strlen(streams[i].region) == (size_t)(at - line) &&
+		    !memcmp(streams[i].region, line, at - line))
+			s = &streams[i];
+	if (!s) {
+		digit = memrchr(line, '-', at - line);
+		digit = digit ? memrchr(line, '-', digit - line) : NULL;
+		if (!digit || !number(digit + 1, at, &devfn))
+			die("whose translation failed? `%.*s'", (int)(end - line), line);
+		s = stream_of(devfn);
 	}
-	nr_other++;
+	count(s, FAULTS);
 }
 
 /* "PID@SECONDS.MICROSECONDS:" at the start of a line: what follows, or NULL. */
 static const char *pid_time(const char *line, const char *end)
 {
 	uint64_t pid, seconds, micros;
-	const char *at = number(line, end, &pid), *dot;
+	const char *dot, *at = number(line, end, &pid);
 
-	if (!at || at == end || *at != '@')
+	if (!at || *at != '@')
 		return NULL;
 	dot = number(at + 1, end, &seconds);
-	if (!dot || dot == end || *dot != '.')
-		return NULL;
-	at = number(dot + 1, end, &micros);
-	if (!at || at == end || *at != ':' || at - dot != 7)
+	at = dot && *dot == '.' ? number(dot + 1, end, &micros) : NULL;
+	if (!at || *at != ':' || at - dot != 7)
 		return NULL;
 	now = seconds * 1000000 + micros;
 	return at + 1;
@@ -488,35 +471,21 @@ static const char *pid_time(const char *line, const char *end)
 /* "YYYY-MM-DDTHH:MM:SS.MICROSECONDSZ " at the start of a line: what follows, or NULL. */
 static const char *iso_time(const char *line, const char *end)
 {
-	static const char form[] = "0000-00-00T00:00:00";
-	static char minute[sizeof("YYYY-MM-DDTHH:MM")];
-	static uint64_t minute_start;
-	const size_t len = sizeof(form) - 1;
-	const char *at = line + len;
+	struct tm tm = { };
+	const char *dot = strptime(line, "%Y-%m-%dT%H:%M:%S", &tm), *at = dot;
 	uint64_t micros = 0;
 
-	if (end - line < (ssize_t)len)
+	if (!dot || dot - line != sizeof("YYYY-MM-DDTHH:MM:SS") - 1)
 		return NULL;
-	for (size_t i = 0; i < len; i++)
-		if (form[i] == '0' ? !isdigit((unsigned char)line[i]) : line[i] != form[i])
-			return NULL;
 	/* Microseconds that happen to be 0 are left out. */
-	if (at < end && *at == '.') {
-		at = number(at + 1, end, &micros);
-		if (!at || at - line != (ssize_t)len + 7)
+	if (*dot == '.') {
+		at = number(dot + 1, end, &micros);
+		if (!at || at - dot != 7)
 			return NULL;
 	}
-	if (end - at < 2 || at[0] != 'Z' || at[1] != ' ')
+	if (!at || at[0] != 'Z' || at[1] != ' ')
 		return NULL;
-	if (memcmp(line, minute, sizeof(minute) - 1)) {
-		struct tm tm = { };
-
-		memcpy(minute, line, sizeof(minute) - 1);
-		if (!strptime(minute, "%Y-%m-%dT%H:%M", &tm))
-			return NULL;
-		minute_start = timegm(&tm) * 1000000ULL;
-	}
-	now = minute_start + ((line[17] - '0') * 10 + (line[18] - '0')) * 1000000ULL + micros;
+	now = timegm(&tm) * 1000000ULL + micros;
 	return at + 2;
 }
 
@@ -532,7 +501,6 @@ static void one_line(const char *line, const char *end)
 	const char *name = pid_time(line, end), *text;
 	const struct known *found;
 
-	line_number++;
 	if (!name) {
 		name = iso_time(line, end);
 		if (!name && is_event(line, end))
@@ -554,29 +522,20 @@ static void one_line(const char *line, const char *end)
 	trace_line(found->event, text < end ? text + 1 : end, end);
 }
 
-static void read_all(int fd)
+static void read_all(FILE *file)
 {
-	static char buffer[BUFFER];
-	size_t have = 0;
-	ssize_t got;
+	char *line = NULL;
+	size_t size = 0;
+	ssize_t len;
 
-	while ((got = read(fd, buffer + have, sizeof(buffer) - have)) > 0) {
-		char *line = buffer, *end, *limit = buffer + have + got;
-
-		while ((end = memchr(line, '\n', limit - line))) {
-			one_line(line, end);
-			line = end + 1;
-		}
-		have = limit - line;
-		if (have == sizeof(buffer))
-			die("a line longer than %d bytes", BUFFER);
-		memmove(buffer, line, have);
+	while ((len = getline(&line, &size, file)) > 0) {
+		line_number++;
+		if (line[len - 1] != '\n')
+			die("the last line is cut off: `%.80s'", line);
+		one_line(line, line + len - 1);
 	}
-	line_number++;
-	if (got < 0)
+	if (ferror(file))
 		die("%s", strerror(errno));
-	if (have)
-		die("the last line is cut off: `%.*s'", have > 80 ? 80 : (int)have, buffer);
 	if (!nr_trace)
 		die("no SMMUv3 trace in it");
 }
@@ -600,8 +559,8 @@ static void print_stream(const struct stream *s)
 	       ", \"completions\": %" PRIu64 ", \"drained\": %" PRIu64, s->sid, when(s->take_over),
 	       when(s->first_dma), when(s->last_dma), s->late, s->completions, s->drained);
 	if (s->has_example)
-		printf(",\n     \"example\": {\"time\": %s, \"iova\": %" PRIu64 ", \"addr\": %" PRIu64 "}",
-		       when(s->example_time), s->example_iova, s->example_addr);
+		printf(",\n     \"example\": {\"iova\": %" PRIu64 ", \"addr\": %" PRIu64 "}",
+		       s->example_iova, s->example_addr);
 	for (int phase = 0; phase < PHASES; phase++) {
 		printf(",\n     \"%s\": {", phase_name[phase]);
 		for (int i = 0; i < COUNTS; i++)
@@ -614,9 +573,7 @@ static void print_stream(const struct stream *s)
 
 static void print_result(void)
 {
-	printf("{\n  \"lines\": %" PRIu64 ", \"trace_lines\": %" PRIu64 ", \"other_lines\": %" PRIu64 ",\n",
-	       line_number - 1, nr_trace, nr_other);
-	printf("  \"probe\": %s,\n", when(probe_time));
+	printf("{\n  \"probe\": %s,\n", when(probe_time));
 	printf("  \"ended\": %s, \"ended_aborting\": %s,\n", ended ? "true" : "false",
 	       ended_aborting ? "true" : "false");
 	printf("  \"cleared_smmuen\": %" PRIu64 ", \"wrote_strtab\": %" PRIu64
@@ -644,7 +601,7 @@ static uint64_t parse_time(const char *text)
 
 int main(int argc, char **argv)
 {
-	int fd;
+	FILE *file;
 
 	if (argc < 6 || argc > 5 + MAX_RANGES) {
 		fprintf(stderr, "usage: %s FILE PANIC SHUTDOWN DOORBELL START-END...\n", argv[0]);
@@ -664,10 +621,10 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	}
-	fd = open(file_name, O_RDONLY);
-	if (fd < 0)
+	file = fopen(file_name, "r");
+	if (!file)
 		die("%s", strerror(errno));
-	read_all(fd);
+	read_all(file);
 	print_result();
 	return 0;
 }
