@@ -153,67 +153,39 @@ static void __attribute__((format(printf, 1, 2), noreturn)) die(const char *fmt,
 	exit(1);
 }
 
-struct word {
-	const char *text;
-	size_t len;
-};
-
-static int compare_name(const void *key, const void *member)
+static int compare_name(const void *name, const void *member)
 {
-	const struct word *word = key;
-	const struct known *entry = member;
-	int order = strncmp(word->text, entry->name, word->len);
-
-	return order ? order : -(entry->name[word->len] != '\0');
-}
-
-static const struct known *lookup(const char *name, size_t len)
-{
-	const struct word word = { name, len };
-
-	return bsearch(&word, known, KNOWN, sizeof(known[0]), compare_name);
+	return strcmp(name, ((const struct known *)member)->name);
 }
 
 /* A number at @at, hexadecimal with 0x or decimal; its end, or NULL. */
-static const char *number(const char *at, const char *end, uint64_t *value)
+static const char *number(const char *at, uint64_t *value)
 {
-	bool hex = end - at > 2 && at[0] == '0' && at[1] == 'x';
+	bool hex = at[0] == '0' && at[1] == 'x';
 	char *after;
 
-	if (at == end || !isxdigit((unsigned char)at[hex ? 2 : 0]))
+	if (!isxdigit((unsigned char)at[hex ? 2 : 0]))
 		return NULL;
 	*value = strtoull(at, &after, hex ? 16 : 10);
-	return after > at && after <= end ? after : NULL;
+	return after > at ? after : NULL;
 }
 
 /* The value of `key` in a text: key=1, key:1, key: 1 and key= 1 are all in use. */
-static bool field(const char *text, const char *end, const char *key, uint64_t *value)
+static uint64_t need(const char *text, const char *key)
 {
 	size_t len = strlen(key);
 	const char *at = text;
+	uint64_t value;
 
-	while ((at = memmem(at, end - at, key, len))) {
+	for (; (at = strstr(at, key)); at++) {
 		const char *after = at + len;
 		bool word = at == text || !(isalnum((unsigned char)at[-1]) || at[-1] == '_');
 
-		at++;
-		if (!word || after == end || (*after != '=' && *after != ':'))
-			continue;
-		for (after++; after < end && *after == ' '; after++)
-			;
-		if (number(after, end, value))
-			return true;
+		if (word && (*after == '=' || *after == ':') &&
+		    number(after + 1 + strspn(after + 1, " "), &value))
+			return value;
 	}
-	return false;
-}
-
-static uint64_t need(const char *text, const char *end, const char *key)
-{
-	uint64_t value;
-
-	if (!field(text, end, key, &value))
-		die("no field `%s' in `%.*s'", key, (int)(end - text), text);
-	return value;
+	die("no field `%s' in `%s'", key, text);
 }
 
 static struct stream *stream_of(uint32_t sid)
@@ -262,12 +234,12 @@ static void note_dma(struct stream *s, enum phase phase, bool success)
 }
 
 /* The first word of these events is the name of the memory region. */
-static void learn_region(struct stream *s, const char *text, const char *end)
+static void learn_region(struct stream *s, const char *text)
 {
-	const char *space = memchr(text, ' ', end - text);
+	size_t len = strcspn(text, " ");
 
-	if (!s->region[0] && space && space - text < MAX_NAME)
-		memcpy(s->region, text, space - text);
+	if (!s->region[0] && text[len] && len < MAX_NAME)
+		memcpy(s->region, text, len);
 }
 
 /* Old accesses stay out of the crash kernel's memory, new ones in it. */
@@ -306,10 +278,10 @@ static void note_access(struct stream *s, enum phase phase, uint64_t iova, uint6
 	}
 }
 
-static void translated(struct stream *s, const char *text, const char *end)
+static void translated(struct stream *s, const char *text)
 {
-	uint64_t addr = need(text, end, "translated");
-	uint64_t iova = need(text, end, "iova");
+	uint64_t addr = need(text, "translated");
+	uint64_t iova = need(text, "iova");
 	enum phase phase = phase_of(s);
 
 	s->counts[phase][TRANSLATED]++;
@@ -381,7 +353,7 @@ static void take_over_range(uint64_t start, uint64_t end)
 			take_over(&streams[i]);
 }
 
-static void trace_line(enum event event, const char *text, const char *end)
+static void trace_line(enum event event, const char *text)
 {
 	static const enum count counted[] = {
 		[DISABLE] = DISABLED, [BYPASS] = BYPASSED, [ABORT] = ABORTED,
@@ -393,32 +365,32 @@ static void trace_line(enum event event, const char *text, const char *end)
 	case IGNORED:
 		break;
 	case SUCCESS:
-		s = stream_of(need(text, end, "sid"));
-		learn_region(s, text, end);
-		translated(s, text, end);
+		s = stream_of(need(text, "sid"));
+		learn_region(s, text);
+		translated(s, text);
 		break;
 	case DISABLE:
 	case BYPASS:
 	case ABORT:
-		s = stream_of(need(text, end, "sid"));
-		learn_region(s, text, end);
+		s = stream_of(need(text, "sid"));
+		learn_region(s, text);
 		count(s, counted[event]);
 		if (event == BYPASS || (event == DISABLE && phase_of(s) == TAKEN)) {
-			iova = need(text, end, "iova");
+			iova = need(text, "iova");
 			note_access(s, phase_of(s), iova, iova);
 		}
 		break;
 	case RECORD:
-		count(stream_of(need(text, end, "sid")), EVENTS);
+		count(stream_of(need(text, "sid")), EVENTS);
 		break;
 	case WRITE:
-		write_register(need(text, end, "addr"), need(text, end, "val"));
+		write_register(need(text, "addr"), need(text, "val"));
 		break;
 	case CFGI_STE:
-		take_over(stream_of(need(text, end, "streamid")));
+		take_over(stream_of(need(text, "streamid")));
 		break;
 	case CFGI_RANGE:
-		take_over_range(need(text, end, "start"), need(text, end, "end"));
+		take_over_range(need(text, "start"), need(text, "end"));
 		break;
 	}
 }
@@ -428,14 +400,12 @@ static void trace_line(enum event event, const char *text, const char *end)
  * EVENTQEN = 0 they are all that tells of a fault. The memory region's name ends
  * in "-DEVFN-INDEX"; on bus 0 DEVFN is the StreamID.
  */
-static void other_line(const char *line, const char *end)
+static void other_line(const char *line)
 {
-	static const char failed[] = " translation failed for iova";
+	const char *at = strstr(line, " translation failed for iova"), *digit;
 	struct stream *s = NULL;
 	uint64_t devfn;
-	const char *at, *digit;
 
-	at = memmem(line, end - line, failed, sizeof(failed) - 1);
 	if (!at)
 		return;
 	for (int i = 0; i < nr_streams && !s; i++)
@@ -445,23 +415,21 @@ static void other_line(const char *line, const char *end)
 	if (!s) {
 		digit = memrchr(line, '-', at - line);
 		digit = digit ? memrchr(line, '-', digit - line) : NULL;
-		if (!digit || !number(digit + 1, at, &devfn))
-			die("whose translation failed? `%.*s'", (int)(end - line), line);
+		if (!digit || !number(digit + 1, &devfn))
+			die("whose translation failed? `%s'", line);
 		s = stream_of(devfn);
 	}
 	count(s, FAULTS);
 }
 
 /* "PID@SECONDS.MICROSECONDS:" at the start of a line: what follows, or NULL. */
-static const char *pid_time(const char *line, const char *end)
+static const char *pid_time(const char *line)
 {
 	uint64_t pid, seconds, micros;
-	const char *dot, *at = number(line, end, &pid);
+	const char *dot, *at = number(line, &pid);
 
-	if (!at || *at != '@')
-		return NULL;
-	dot = number(at + 1, end, &seconds);
-	at = dot && *dot == '.' ? number(dot + 1, end, &micros) : NULL;
+	dot = at && *at == '@' ? number(at + 1, &seconds) : NULL;
+	at = dot && *dot == '.' ? number(dot + 1, &micros) : NULL;
 	if (!at || *at != ':' || at - dot != 7)
 		return NULL;
 	now = seconds * 1000000 + micros;
@@ -469,17 +437,17 @@ static const char *pid_time(const char *line, const char *end)
 }
 
 /* "YYYY-MM-DDTHH:MM:SS.MICROSECONDSZ " at the start of a line: what follows, or NULL. */
-static const char *iso_time(const char *line, const char *end)
+static const char *iso_time(const char *line)
 {
 	struct tm tm = { };
 	const char *dot = strptime(line, "%Y-%m-%dT%H:%M:%S", &tm), *at = dot;
 	uint64_t micros = 0;
 
-	if (!dot || dot - line != sizeof("YYYY-MM-DDTHH:MM:SS") - 1)
+	if (!dot || dot - line != sizeof("YYYY-MM-DDTHH:MM:SS") - 1 || strchr(line, ' ') < dot)
 		return NULL;
 	/* Microseconds that happen to be 0 are left out. */
 	if (*dot == '.') {
-		at = number(dot + 1, end, &micros);
+		at = number(dot + 1, &micros);
 		if (!at || at - dot != 7)
 			return NULL;
 	}
@@ -489,37 +457,35 @@ static const char *iso_time(const char *line, const char *end)
 	return at + 2;
 }
 
-static bool is_event(const char *name, const char *end)
+static bool is_event(const char *name)
 {
-	const size_t len = strlen(PREFIX);
-
-	return end - name > (ssize_t)len && !memcmp(name, PREFIX, len);
+	return !strncmp(name, PREFIX, strlen(PREFIX));
 }
 
-static void one_line(const char *line, const char *end)
+static void one_line(char *line)
 {
-	const char *name = pid_time(line, end), *text;
+	const char *time = pid_time(line);
 	const struct known *found;
+	char *name, *text;
 
-	if (!name) {
-		name = iso_time(line, end);
-		if (!name && is_event(line, end))
-			die("a trace line without a time; QEMU needs -msg timestamp=on: `%.*s'",
-			    (int)(end - line), line);
-		if (!name && end > line && isdigit((unsigned char)*line))
-			die("not a trace line: `%.*s'", (int)(end - line), line);
-		if (!name || !is_event(name, end)) {
-			other_line(name ? name : line, end);
+	if (!time) {
+		time = iso_time(line);
+		if (!time && is_event(line))
+			die("a trace line without a time; QEMU needs -msg timestamp=on: `%s'", line);
+		if (!time && isdigit((unsigned char)*line))
+			die("not a trace line: `%s'", line);
+		if (!time || !is_event(time)) {
+			other_line(time ? time : line);
 			return;
 		}
 	}
-	text = memchr(name, ' ', end - name);
-	text = text ? text : end;
-	found = lookup(name + strlen(PREFIX), text - name - strlen(PREFIX));
-	if (!found)
-		die("unknown event `%.*s'; this reader has to learn it", (int)(text - name), name);
+	text = line + (time - line);
+	name = strsep(&text, " ");
+	found = bsearch(name + strlen(PREFIX), known, KNOWN, sizeof(known[0]), compare_name);
+	if (!is_event(name) || !found)
+		die("unknown event `%s'; this reader has to learn it", name);
 	nr_trace++;
-	trace_line(found->event, text < end ? text + 1 : end, end);
+	trace_line(found->event, text ? text : "");
 }
 
 static void read_all(FILE *file)
@@ -532,7 +498,10 @@ static void read_all(FILE *file)
 		line_number++;
 		if (line[len - 1] != '\n')
 			die("the last line is cut off: `%.80s'", line);
-		one_line(line, line + len - 1);
+		line[len - 1] = '\0';
+		if (strlen(line) != (size_t)len - 1)
+			die("a zero byte after `%.80s'", line);
+		one_line(line);
 	}
 	if (ferror(file))
 		die("%s", strerror(errno));
@@ -587,39 +556,23 @@ static void print_result(void)
 	printf("  ]\n}\n");
 }
 
-static uint64_t parse_time(const char *text)
-{
-	char *end;
-	double seconds = strtod(text, &end);
-
-	if (*end || seconds < 0) {
-		fprintf(stderr, "not a time: %s\n", text);
-		exit(2);
-	}
-	return (uint64_t)(seconds * 1e6 + 0.5);
-}
-
 int main(int argc, char **argv)
 {
 	FILE *file;
 
-	if (argc < 6 || argc > 5 + MAX_RANGES) {
-		fprintf(stderr, "usage: %s FILE PANIC SHUTDOWN DOORBELL START-END...\n", argv[0]);
-		return 2;
-	}
+	if (argc < 6 || argc > 5 + MAX_RANGES)
+		goto usage;
 	file_name = argv[1];
-	panic_time = parse_time(argv[2]);
-	shutdown_time = parse_time(argv[3]);
+	panic_time = strtod(argv[2], NULL) * 1e6 + 0.5;
+	shutdown_time = strtod(argv[3], NULL) * 1e6 + 0.5;
 	doorbell = strtoull(argv[4], NULL, 0);
 	for (int i = 5; i < argc; i++, nr_ranges++) {
-		char *dash;
+		uint64_t start, end;
 
-		crash_memory[nr_ranges].start = strtoull(argv[i], &dash, 0);
-		crash_memory[nr_ranges].end = *dash == '-' ? strtoull(dash + 1, NULL, 0) : 0;
-		if (crash_memory[nr_ranges].end <= crash_memory[nr_ranges].start) {
-			fprintf(stderr, "not a range: %s\n", argv[i]);
-			return 2;
-		}
+		if (sscanf(argv[i], "%" SCNi64 "-%" SCNi64, &start, &end) != 2 || end <= start)
+			goto usage;
+		crash_memory[nr_ranges].start = start;
+		crash_memory[nr_ranges].end = end;
 	}
 	file = fopen(file_name, "r");
 	if (!file)
@@ -627,4 +580,7 @@ int main(int argc, char **argv)
 	read_all(file);
 	print_result();
 	return 0;
+usage:
+	fprintf(stderr, "usage: %s FILE PANIC SHUTDOWN DOORBELL START-END...\n", argv[0]);
+	return 2;
 }
