@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,9 @@ class Kernel:
     image: Path
     release: str
     key: str                    # of everything that it is made from
+
+
+Change = Callable[[Store, str], str]
 
 
 def _overlay() -> dict[str, bytes]:
@@ -152,9 +155,10 @@ def compiler() -> str:
     return run([f"{CROSS}gcc", "--version"]).stdout.splitlines()[0]
 
 
-def _identify(store: Store, count: int | None, flavour: str) -> tuple[str, str]:
+def _identify(store: Store, count: int | None, flavour: str, change: Change | None = None) -> tuple[str, str]:
     """The kernel's commit, and the key of all that it is made from."""
     commit = _commit(store, store.queue()[:count])
+    commit = change(store, commit) if change else commit
     return commit, digest(store.tree_of(commit), fragments(flavour), compiler(), repr(FIXED))[:16]
 
 
@@ -165,16 +169,16 @@ def identify(base: str, count: int | None = None, flavour: str = "") -> str:
         return _identify(store, count, flavour)[1]
 
 
-def build(base: str, count: int | None = None, flavour: str = "") -> Kernel:
+def build(base: str, count: int | None = None, flavour: str = "", change: Change | None = None) -> Kernel:
     """The test kernel of a base, from what is kept if that is still the same.
 
     `count` takes only so many patches of the queue; 0 is the unpatched kernel. `flavour` adds a
-    fragment of configs/kernel/flavours.
+    fragment of configs/kernel/flavours; `change` makes another commit of that of the patches.
     """
     store = Store(base)
     deps.need("kernel")
     with store.lock():
-        commit, key = _identify(store, count, flavour)
+        commit, key = _identify(store, count, flavour, change)
         images = store.here / "images"
         images.mkdir(exist_ok=True)
         there = images / key

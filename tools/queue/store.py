@@ -318,14 +318,14 @@ class Store:
         """The make command of a verb on this base."""
         return f"make {verb} BASE={self.base.name}" + (f" KSRC={self.ksrc}" if self.ksrc else "")
 
-    def overlay(self, parent: str, files: Mapping[str, bytes], message: str) -> str:
-        """The commit with these files laid over its tree."""
+    def overlay(self, parent: str, files: Mapping[str, bytes], message: str, instead: bool = False) -> str:
+        """The commit with these files laid over its tree; `instead` of files of its own, if that is meant."""
         key = digest(parent, message, *files, *files.values())
         if known := self._remembered(key):
             return known
         self._index(parent)
         there = set(self.git("ls-files", "-z", "--", *files).stdout.split("\0")) & files.keys()
-        if there:
+        if there and not instead:
             raise Err(f"{sorted(there)[0]} is a file of the base kernel too", "give ours another name", FAIL)
         for name, content in files.items():
             blob = self.git("hash-object", "-w", "--stdin", data=content).stdout.strip()
