@@ -13,6 +13,7 @@ scenarios:	## the crash test in every scenario of configs/ [BASE=]
 check:		## the tests: host tools, unit tests and one crash test on the default base
 check-fresh:	## the same in a new minimal root of each distribution [SUITE=]
 kunit:		## the driver's unit tests under QEMU [BASE= FILTER= ARGS= FLAVOUR=]
+mutants:	## which unit test catches which fault put into the driver [BASE= MUTANTS=]
 gate:		## every patch on each base: W=1, sparse, checkpatch, cocci, KUnit [BASE= CHECKS=]
 bench:		## what the series costs: time of the adoption, memory, size [BASE=]
 tree:		## a git tree of the base, one commit a patch; prints its path [BASE= KSRC=]

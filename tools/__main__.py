@@ -13,7 +13,7 @@ from collections.abc import Callable
 from . import check, common, fresh
 from .common import USAGE, Err
 from .crash import test
-from .kernel import bench, gate, kunit
+from .kernel import bench, gate, kunit, mutants
 from .lint import __main__ as lint
 from .lint import speed
 from .queue import bases, config, tree
@@ -53,6 +53,7 @@ VERBS: dict[str, Callable[[], int]] = {
     "check": check.main,
     "check-fresh": fresh.main,
     "kunit": kunit.main,
+    "mutants": mutants.main,
     "gate": gate.main,
     "bench": lambda: bench.main(test.memory),
     "tree": tree.tree,
