@@ -30,7 +30,7 @@ from ..queue.store import PREREQ, Store, digest, is_own
 from ..results import Report, Result, Status, counted, run_directory, table
 from . import build, kunit, sparse
 
-VERSION = "4"                   # of what is done below; results of another version are not used
+VERSION = "5"                   # of what is done below; results of another version are not used
 DRIVER = "drivers/iommu/arm/arm-smmu-v3"
 FILES = tuple(f"{DRIVER}/{name}" for name in ("arm-smmu-v3.c", "arm-smmu-v3.h", "arm-smmu-v3-test.c"))
 SPATCH_LIMIT_S = 120            # for one semantic patch; the slowest takes a tenth of it
@@ -105,6 +105,9 @@ class Gate:
         self.kept.mkdir(exist_ok=True)
         self.patches = self.store.queue()
         self.compiler = build.compiler()
+        touched = re.findall(r"(?m)^diff --git a/(\S+)\.c ", "".join(p.read_text() for p in self.patches))
+        # What prereq/ changes in other directories; not every configuration has these files.
+        self.others = sorted({f"{path}.o" for path in touched if not path.startswith(DRIVER)})
         with self.store.lock():
             source = self.store.source()
             texts = ["", *(patch.read_text() for patch in self.patches)]
@@ -164,7 +167,8 @@ class Gate:
             return Outcome(env=checker.cause)
         wanted = build.fragments(changed=CONFIGS.get(name, ()))
         compile = functools.partial(self._compile, state.commit, name, wanted, checker, step)
-        return self.remember(compile, name, self.store.tree_of(state.commit), wanted, self.compiler, checker)
+        return self.remember(compile, name, self.store.tree_of(state.commit), wanted, self.compiler, checker,
+                             *self.others)
 
     @functools.cached_property
     def sparse(self) -> str | Err:
@@ -185,14 +189,15 @@ class Gate:
             store.check_out(commit)
             log.write_text("")
             build.configure(step, store, obj, wanted, log)
-            cmd, env = build.make(store, obj, f"{DRIVER}/", *([] if name in CONFIGS else ["W=1"]))
+            targets = [f"{DRIVER}/", *([] if name in CONFIGS else ["W=1", *self.others])]
+            cmd, env = build.make(store, obj, *targets)
             if checker:
                 # First what has to be compiled anyhow, so that sparse's messages come alone.
                 build.run_make(step, cmd, env, log, 0)
                 cmd += ["C=2", f"CHECK={checker}"]
             else:
-                for old in (obj / DRIVER).rglob("*.o"):
-                    old.unlink()
+                for old in [*(obj / DRIVER).rglob("*.o"), *(obj / name for name in self.others)]:
+                    old.unlink(missing_ok=True)
             log.write_text("")
             try:
                 build.run_make(step, cmd, env, log, 0)
