@@ -494,8 +494,10 @@ def judged(found: kunit.Found, cut: bool = False) -> Seen:
     if cut:
         # The case that ran when the machine was ended, and what is missing after it, prove nothing.
         bad = [case for case in bad if "never came to its end" not in case.detail]
-    whole = [] if cut else [*found.problems, *([found.lost] if found.lost else [])]
-    if found.lost and not cut:
+    lost = [found.lost] if found.lost else []
+    whole = ["a case that the log does not name"] if cut else [*lost, *found.problems]
+    if lost and not cut:
+        bad = []                # those that had no time to run are among them
         # The console does not always name the case that has begun.
         ends = [case.name for case in found.cases if case.status in (Status.PASS, Status.SKIPPED)]
         by = f"{'hang' if 'no end after' in found.lost else 'crash'} after {ends[-1] if ends else 'no case'}"
@@ -580,7 +582,7 @@ def page(base: str, mutants: Sequence[Mutant], seen: Mapping[int, Seen], results
     for one, result in zip(mutants, results):
         found = seen[one.number]
         more = f", {found.failed}{'+' * found.cut} failed" if found.failed > 1 or found.cut else ""
-        by = f"{found.by.removeprefix('arm_smmu_v3_')}{more}" if found.by else "NOT CAUGHT"
+        by = f"{found.by.replace('arm_smmu_v3_', '')}{more}" if found.by else "NOT CAUGHT"
         by = {Status.SKIPPED: "(equivalent)", Status.FAIL: f"{by} !"}.get(result.status, by)
         rows.append([str(one.number), f"{one.file}:{one.line} {one.function}", one.change, by])
     bad = [f"{result.status} {result.suite} {result.name}\n    {result.detail}"

@@ -224,7 +224,7 @@ def test_a_complaint_of_the_kernel_catches(parse: Parse) -> None:
 def test_a_machine_that_is_lost_catches(lost: str, by: str, parse: Parse) -> None:
     found = parse(GOOD.split("    ok 2 adopt")[0] + PANIC)
     found.lost = lost
-    assert mutants.judged(found).by == by
+    assert (mutants.judged(found).by, mutants.judged(found).failed) == (by, 0)
 
 
 def a_mutant(number: int = 1, old: str = "a  <\tb") -> Mutant:
