@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .common import PASS, TOP, Err, say
+from .common import PASS, TOP, Err
 from .crash import test
 from .kernel import kunit
 from .queue import bases, config, deps
@@ -38,7 +38,7 @@ def part(name: str, run: Callable[[], tuple[Report, Path]]) -> list[Result]:
     try:
         report, directory = run()
     except Err as err:
-        say(f"error: {err.cause}" + (f"\n  next: {err.next_step}" if err.next_step else ""))
+        err.show()
         status = next((status for status in UNTRIED if status.code == err.code), Status.FAIL)
         return [Result(name, "the run", status, err.cause)]
     report.show(directory)

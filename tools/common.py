@@ -42,6 +42,9 @@ class Err(Exception):
         self.next_step = next_step
         self.code = code
 
+    def show(self) -> None:
+        say(f"error: {self.cause}" + (f"\n  next: {self.next_step}" if self.next_step else ""))
+
 
 def full(where: str) -> Err:
     """The error of a disk without space, wherever it shows."""
@@ -75,7 +78,7 @@ def main(func: Callable[[], int | None]) -> None:
         code = FAIL
     except (Err, OSError) as caught:
         err = caught if isinstance(caught, Err) else _of_system(caught)
-        say(f"error: {err.cause}" + (f"\n  next: {err.next_step}" if err.next_step else ""))
+        err.show()
         code = err.code
     sys.exit(code)
 

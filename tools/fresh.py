@@ -16,9 +16,10 @@ import subprocess
 import time
 from pathlib import Path
 
+from .check import UNTRIED
 from .common import DISK_FULL, ENVIRONMENT, TOP, USAGE, Err, cache_dir, full, lock, remove, run, say, stage
 from .queue import archive, deps
-from .results import Report, Result, Status, run_directory, table
+from .results import Report, Result, Status, counted, run_directory, table
 
 SUITES = ("bookworm", "trixie")     # Debian 12 and 13, which the README promises
 SPACE = 10 << 30                    # bytes: what one run leaves at its end, and some more
@@ -104,15 +105,18 @@ def _run(argv: list[str], log: Path) -> tuple[int, str]:
 
 
 def _judge(code: int, text: str, runs: Path) -> tuple[Status, str]:
-    """What happened, and its figures or cause.
+    """What happened, and its counts or cause.
 
     In a new root nothing but the archive and the disk is the environment's: the rest is ours to install."""
     report = runs / "check" / "all" / "latest" / "result.json"
-    counts = (re.findall(r"^\d+ passed, \d+ failed.*", text, re.MULTILINE) or [""])[-1]
+    counts = ""
     if report.is_file():
         found = json.loads(report.read_text())
         verdict, cause = Status(found["verdict"]), found["why"]
-        text = "\n".join(result["detail"] for result in found["results"] if result["status"] == "ENVIRONMENT")
+        results = [Result(one["suite"], one["name"], Status(one["status"]), one["detail"])
+                   for one in found["results"]]
+        counts = counted([one for one in results if one.status not in UNTRIED])
+        text = "\n".join(one.detail for one in results if one.status is Status.ENVIRONMENT)
     else:
         causes = re.findall(r"^(?:error|E): (.+)", text, re.MULTILINE) or text.splitlines() or ["no output"]
         verdict = Status.ENVIRONMENT if code == ENVIRONMENT else Status.FAIL
@@ -164,7 +168,7 @@ def main() -> int:
         try:
             found.append(fresh(suite))
         except Err as err:
-            say(f"error: {err.cause}" + (f"\n  next: {err.next_step}" if err.next_step else ""))
+            err.show()
             found.append(Result("check-fresh", suite, Status.ENVIRONMENT, err.cause.splitlines()[0]))
     report = Report("check-fresh", "all", found)
     report.text = table([[result.name, result.status, f"{result.seconds / 60:.1f} min", result.detail]

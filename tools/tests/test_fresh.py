@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ..results import Result, Status
 from .conftest import TOP, Project, errors, git
 
 CODENAME = platform.freedesktop_os_release()["VERSION_CODENAME"]
@@ -57,7 +59,8 @@ def fresh(project: Project) -> Project:
 def check(project: Project, inner: str, code: int, verdict: str = "", detail: str = "", suite: str = "trixie",
           **env: str) -> subprocess.CompletedProcess[str]:
     """Run the verb with `inner` as .ci/run, which reports a verdict if one is given."""
-    report = {"verdict": verdict, "why": detail, "results": [{"status": verdict, "detail": detail}]}
+    results = [Result("pytest", "a", Status.PASS), Result("x", "b", Status(verdict or "PASS"), detail)]
+    report = {"verdict": verdict, "why": detail, "results": list(map(dataclasses.asdict, results))}
     script = (REPORT.format(report=json.dumps(report)) if verdict else "") + inner
     (project.top / ".ci").mkdir(exist_ok=True)
     (project.top / ".ci" / "run").write_text(script)
@@ -74,16 +77,18 @@ def row(done: subprocess.CompletedProcess[str], suite: str = "trixie") -> list[s
 
 
 @pytest.mark.parametrize("inner, verdict, detail, code, shown, cause", [
-    ("echo 5 passed, 0 failed", "PASS", "", 0, "PASS", "5 passed, 0 failed"),
-    ("echo 4 passed, 1 failed; exit 2", "FAIL", "test_x: bad", 1, "FAIL", "4 passed, 1 failed; test_x: bad"),
-    ("echo 3 passed, 0 failed; exit 2", "LOST", "kunit: no sign", 5, "LOST", "3 passed, 0 failed; kunit: no"),
-    ("exit 2", "ENVIRONMENT", "the archive: Err: Could not connect to x", 3, "ENVIRONMENT", "the archive"),
+    ("exit 0", "PASS", "", 0, "PASS", "2 passed, 0 failed"),
+    ("exit 2", "FAIL", "test_x: bad", 1, "FAIL", "1 passed, 1 failed; test_x: bad"),
+    ("exit 2", "LOST", "kunit: no sign", 5, "LOST", "1 passed, 0 failed; kunit: no"),
+    ("exit 2", "ENVIRONMENT", "the archive: Err: Could not connect to x", 3, "ENVIRONMENT",
+     "1 passed, 0 failed; the archive"),
     # What a new root lacks is what this verb is there to find.
-    ("exit 2", "ENVIRONMENT", "sparse is not installed", 1, "FAIL", "sparse is not installed"),
-    ("exit 2", "PASS", "", 1, "FAIL", "ended with 2"),
+    ("exit 2", "ENVIRONMENT", "sparse is not installed", 1, "FAIL",
+     "1 passed, 0 failed; sparse is not installed"),
+    ("exit 2", "PASS", "", 1, "FAIL", "2 passed, 0 failed; ended with 2"),
     # Without a report:
     ("exit 0", "", "", 1, "FAIL", "ended with 0: no output"),
-    ("echo 5 passed, 0 failed", "", "", 1, "FAIL", "5 passed, 0 failed; ended with 0"),
+    ("echo 5 passed, 0 failed", "", "", 1, "FAIL", "ended with 0: 5 passed, 0 failed"),
     ("echo 'E: Unable to locate package x'; echo 'make: *** [Makefile:9: check] Error 3'; exit 2", "", "",
      1, "FAIL", "ended with 3: Unable to locate package x"),
     ("echo 'E: Could not connect to y'; exit 3", "", "", 3, "ENVIRONMENT", "ended with 3: Could not connect"),
