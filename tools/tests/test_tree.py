@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -211,7 +212,7 @@ def test_no_fuzz(project: Project) -> None:
     (lambda text: text[:-60], "does not apply"),
     (lambda text: text.replace("a/" + A_C, "a/none.c").replace("b/" + A_C, "b/none.c"), "none.c"),
 ])
-def test_a_damaged_patch(project: Project, damage, said: str) -> None:    # type: ignore[no-untyped-def]
+def test_a_damaged_patch(project: Project, damage: Callable[[str], str], said: str) -> None:
     project.queue(*TWO)
     patch = sorted(project.patches.glob("0001*"))[0]
     patch.write_text(damage(patch.read_text()))
