@@ -5,10 +5,12 @@ The judge reads QEMU's trace, the vmcore and the console. Of what the guest says
 only the times of the panic and of the shutdown, the addresses of its own buffers, its free
 memory, and whether its own programs failed.
 
-The trace reader (trace.c) decides where each access stands: before the panic, in the window, on
+The trace reader (trace.py) decides where each access stands: before the panic, in the window, on
 the adopted table, after its StreamID's take-over, after the shutdown. It also decides what each
-single access is: of the crashed kernel's DMA, a completion entry, into the crash kernel's memory
-or not. It counts. What the counts mean, and which StreamIDs are watched, is decided here.
+single access is: whether it is DMA for the crashed kernel, whether it can be a completion entry,
+whether it goes into the crash kernel's memory or past it when it must not. Of a register write it
+decides whether the SMMU was on. It counts. What the counts mean, which device a StreamID is, and
+which StreamIDs a rule watches is decided here.
 """
 
 from __future__ import annotations
@@ -18,16 +20,15 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .. import machine
 from ..common import TOP, run
 from ..results import Result, Status, worst
 from .scenario import DEVICES, NIC, SLOW, TRACE, Scenario
+from .trace import read_trace
 from .workload import Run
 
-DOORBELL = 0x8090040            # GITS_TRANSLATER of QEMU's virt machine
 PANIC_TEXT = "sysrq triggered crash"
 MIN_TRANSLATIONS = 32
 IN_FLIGHT = 2                   # frames that may not have reached the card; see workload.Sender
@@ -93,17 +94,6 @@ class Evidence:
 
 
 Found = tuple[Status, str, Mapping[str, Any]]   # status, what to say, figures
-
-
-def read_trace(reader: Path, path: Path, panic: float, shutdown: float,
-               crash_memory: list[tuple[int, int]]) -> dict[str, Any]:
-    """What the trace reader says; ValueError when it does not understand the trace."""
-    ranges = [f"{start:#x}-{end:#x}" for start, end in crash_memory]
-    done = run([reader, path, f"{panic:.6f}", f"{shutdown:.6f}", hex(DOORBELL), *ranges], check=False)
-    if done.returncode:
-        raise ValueError(done.stderr.strip() or f"the trace reader died ({done.returncode})")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def _total(stream: dict[str, Any], phases: str, *counts: str) -> int:
@@ -385,7 +375,7 @@ def _look_into_vmcore(run_: Run, evidence: Evidence) -> None:
     evidence.vmcore = "; ".join(wrong)
 
 
-def judge_run(run_: Run, reader: Path, which: str = "patched", control: Judgement | None = None) -> Judgement:
+def judge_run(run_: Run, which: str = "patched", control: Judgement | None = None) -> Judgement:
     """Judge what a run left in its directory."""
     def unjudged(status: Status, why: str) -> Judgement:
         name = "the machine" if status is Status.LOST else "the run"
@@ -397,7 +387,7 @@ def judge_run(run_: Run, reader: Path, which: str = "patched", control: Judgemen
     if panic is None or not crash_memory:
         return unjudged(Status.INVALID if gave_up else Status.LOST, run_.lost or "no panic")
     try:
-        trace = read_trace(reader, run_.directory / TRACE, panic, shutdown or run_.end, crash_memory)
+        trace = read_trace(run_.directory / TRACE, panic, shutdown or run_.end, crash_memory)
     except ValueError as err:
         lost = run_.lost and not gave_up
         return unjudged(Status.LOST if lost else Status.INVALID, run_.lost if lost else f"trace: {err}")

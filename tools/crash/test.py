@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import time
 from pathlib import Path
 
 from .. import common, machine
-from ..common import LOST, TOP, Err, cache_dir, made, run, stage
+from ..common import LOST, TOP, Err, stage
 from ..kernel import build
 from ..queue import config, deps
 from ..results import Report, run_directory, worst
@@ -19,14 +18,6 @@ from .scenario import Scenario
 
 SPACE = 1 << 30                 # bytes that two runs may leave behind
 FILES = "\n  unpatched/, patched/: console.log  trace.log  vmcore  qemu.sh (the exact command)"
-
-
-def trace_reader() -> Path:
-    """trace.c, compiled once for each of its contents."""
-    source = Path(__file__).with_name("trace.c")
-    key = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
-    binary = cache_dir("crash", "tools") / f"trace-{key}"
-    return made(binary, lambda new: run(["gcc", "-O2", "-o", new, source]))
 
 
 @dataclasses.dataclass
@@ -41,7 +32,6 @@ def crash_test(conf: config.Config) -> Crash:
     base = conf.base
     deps.need("vmcore", "kernel")
     qemu, name = machine.find()
-    reader = trace_reader()
     setup = Scenario(conf.starting("CRASH_"))
     top = run_directory("crash-test", base, SPACE)
     runs: dict[str, judge.Judgement] = {}
@@ -54,7 +44,7 @@ def crash_test(conf: config.Config) -> Crash:
         with stage(f"crashing {base} {which}") as step:
             ran = workload.boot(top / which, setup.command(qemu, built.image, initrd), setup, step.update)
         with stage(f"judging {base} {which}"):
-            runs[which] = judge.judge_run(ran, reader, which, runs.get("unpatched"))
+            runs[which] = judge.judge_run(ran, which, runs.get("unpatched"))
     about = {"qemu": name, "kernels": keys, "scenario": setup.values,
              "runs": {which: dataclasses.asdict(judged) for which, judged in runs.items()}}
     found = Report("crash-test", base, runs["patched"].results, about, runs["unpatched"].results)

@@ -123,7 +123,7 @@ def test_lost(tmp_path: Path, mode: str, said: str) -> None:
     assert run.lost == said
     assert gone(int((run.directory / "pid").read_text()))
     (run.directory / TRACE).write_text("")
-    judgement = judge.judge_run(run, Path("/bin/false"))
+    judgement = judge.judge_run(run)
     # A guest that could not set the test up proves nothing; a machine that died is lost.
     assert judgement.verdict == ("INVALID" if mode == "setup" else "LOST")
     assert judgement.why == said

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The trace reader and the judge, on captured traces.
+"""The trace reader and the judge, on captured traces. test_trace.py has the reader alone.
 
 Each trace in traces/ was captured from a real run and thinned out; facts.json says when that
 run panicked and shut down and where its crash kernel lived. The bad traces are the clean
@@ -13,7 +13,6 @@ import datetime
 import json
 import re
 import struct
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import pytest
 from .. import machine
 from ..crash import judge, vmcore, workload
 from ..crash.scenario import NIC, SLOW
+from ..crash.trace import DOORBELL, read_trace
 from ..results import Result, Status
 from .conftest import TOP, a_scenario
 
@@ -33,21 +33,11 @@ CLEAN = "patched-10.0.2"
 CONSOLE = "[0.0] Booting Linux on physical CPU 0x0\n[0.1] fine\n" * 2
 
 
-@pytest.fixture(scope="session")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    binary = tmp_path_factory.mktemp("trace") / "trace"
-    subprocess.run(
-        ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", binary, TOP / "tools" / "crash" / "trace.c"],
-        check=True,
-    )
-    return binary
-
-
 class Case:
     """A captured trace, as lines to edit, and its judgement."""
 
-    def __init__(self, reader: Path, tmp_path: Path, name: str = CLEAN) -> None:
-        self.reader, self.path = reader, tmp_path / "trace.log"
+    def __init__(self, tmp_path: Path, name: str = CLEAN) -> None:
+        self.path = tmp_path / "trace.log"
         facts = FACTS[name]
         self.panic, self.shutdown = facts["panic"], facts["shutdown"]
         self.memory = [(int(start, 16), int(end, 16)) for start, end in facts["crash_memory"]]
@@ -70,7 +60,7 @@ class Case:
 
     def trace(self) -> dict[str, Any]:
         self.path.write_text("".join(self.lines))
-        return judge.read_trace(self.reader, self.path, self.panic, self.shutdown, self.memory)
+        return read_trace(self.path, self.panic, self.shutdown, self.memory)
 
     def evidence(self) -> judge.Evidence:
         """With frames sent all the time, and all that were due in the vmcore."""
@@ -93,8 +83,8 @@ class Case:
 
 
 @pytest.fixture
-def case(reader: Path, tmp_path: Path) -> Case:
-    return Case(reader, tmp_path)
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
 
 
 def failed(judgement: judge.Judgement) -> list[int]:
@@ -112,8 +102,8 @@ def rule(judgement: judge.Judgement, number: int) -> Result:
 
 
 @pytest.mark.parametrize("name", sorted(FACTS))
-def test_formats_captured(reader: Path, tmp_path: Path, name: str) -> None:
-    judgement = Case(reader, tmp_path, name).judge()
+def test_formats_captured(tmp_path: Path, name: str) -> None:
+    judgement = Case(tmp_path, name).judge()
     if name.startswith("patched"):
         assert judgement.verdict == "PASS", judgement.results
     else:
@@ -123,7 +113,7 @@ def test_formats_captured(reader: Path, tmp_path: Path, name: str) -> None:
     assert rows[NIC].in_flight and rows[NIC].translated >= judge.MIN_TRANSLATIONS
 
 
-def test_formats_agree(reader: Path, tmp_path: Path, case: Case) -> None:
+def test_formats_agree(case: Case) -> None:
     """The same run in the form of QEMU 11: other time stamps, also on guest errors."""
 
     def iso(line: str) -> str:
@@ -340,7 +330,7 @@ def test_crashed_kernel_let_bypass_control(case: Case, event: str, number: int) 
 
 def test_rule3_doorbell(case: Case) -> None:
     at = case.find("sid=0x18 iova")
-    case.lines[at] = re.sub(r"translated=0x\w+", f"translated={judge.DOORBELL:#x}", case.lines[at])
+    case.lines[at] = re.sub(r"translated=0x\w+", f"translated={DOORBELL:#x}", case.lines[at])
     assert case.judge().verdict == "PASS"
 
 
@@ -643,22 +633,50 @@ def edit_foreign(lines: list[str]) -> None:
     lines[:] = ["gicv3_dist_read: invalid guest read at offset 000000000000000c size 4\n"]
 
 
+def edit_zero_byte(lines: list[str]) -> None:
+    lines[5] = lines[5].replace("smmuv3", "smm\0v3")
+
+
+def edit_no_event(lines: list[str]) -> None:
+    lines[5] = lines[5].split(":")[0] + ":\n"
+
+
+def edit_date(lines: list[str]) -> None:
+    lines[5] = "2026-13-22T17:57:42Z smmuv3_get_cd CD addr: 0x0\n"
+
+
+def edit_nobody(lines: list[str]) -> None:
+    lines.insert(5, "somebody translation failed for iova=0x0 (SMMU_EVT_F_TRANSLATION)\n")
+
+
 @pytest.mark.parametrize(
-    "edit",
+    ("edit", "said"),
     [
-        edit_cut,
-        edit_no_newline,
-        edit_event,
-        edit_field,
-        edit_untimed,
-        edit_half_line,
-        edit_empty,
-        edit_foreign,
+        (edit_cut, r"\d+: the last line is cut off"),
+        (edit_no_newline, r"\d+: the last line is cut off"),
+        (edit_event, "6: unknown event `smmuv3_translate_maybe'"),
+        (edit_field, r"\d+: no field `sid'"),
+        (edit_untimed, r"\d+: a trace line without a time"),
+        (edit_half_line, "8: not a trace line"),
+        (edit_empty, "0: no SMMUv3 trace"),
+        (edit_foreign, "1: no SMMUv3 trace"),
+        (edit_zero_byte, "6: a zero byte"),
+        (edit_no_event, "6: unknown event `'"),
+        (edit_date, "6: month must be in 1..12"),
+        (edit_nobody, "6: whose translation failed"),
     ],
 )
-def test_unreadable(case: Case, edit: Callable[[list[str]], None]) -> None:
+def test_unreadable(case: Case, edit: Callable[[list[str]], None], said: str) -> None:
     edit(case.lines)
-    with pytest.raises(ValueError, match=r"trace\.log:\d+: "):
+    with pytest.raises(ValueError, match=rf"trace\.log:{said}"):
+        case.trace()
+
+
+def test_unreadable_before_it_is_read(case: Case) -> None:
+    with pytest.raises(ValueError, match=r"trace\.log:0: .*No such file"):
+        read_trace(case.path, case.panic, case.shutdown, case.memory)
+    case.memory.append((0x60000000, 0x5FFFFFFF))
+    with pytest.raises(ValueError, match="no range"):
         case.trace()
 
 
