@@ -25,6 +25,7 @@ from .common import Err, cache_dir, made, run
 from .queue import archive, deps
 
 CONSOLE = "console.log"
+CPU = "cortex-a57"              # emulated faster than newer ones
 MIN_QEMU = (10, 0)              # the first that models GBPA
 # What of the newer QEMU is unpacked; its libraries are those that the system's QEMU needs.
 QEMU_PACKAGES = ("qemu-system-arm", "qemu-system-data", "qemu-system-common")
@@ -85,9 +86,9 @@ def find() -> tuple[list[str], str]:
 
 
 def command(qemu: Sequence[str], image: Path, cmdline: str, *, machine: str = "virt,gic-version=3",
-            memory: str = "1G", cpus: int = 2) -> list[str]:
+            memory: str = "1G", cpus: int = 2, cpu: str = CPU) -> list[str]:
     """What every machine has; its console is a file of the run's directory."""
-    return [*qemu, "-M", machine, "-cpu", "cortex-a57", "-smp", str(cpus), "-m", memory, "-nodefaults",
+    return [*qemu, "-M", machine, "-cpu", cpu, "-smp", str(cpus), "-m", memory, "-nodefaults",
             "-display", "none", "-monitor", "none", "-no-reboot", "-serial", f"file:{CONSOLE}",
             "-kernel", str(image), "-append", cmdline]
 
@@ -184,7 +185,10 @@ class Machine:
             if self.lost:
                 return
             ready = select.select([channel], [], [], 0.2 if alive else 0)[0]
-            data = channel.recv(65536) if ready else b""
+            try:
+                data = channel.recv(65536) if ready else b""
+            except ConnectionResetError:    # QEMU died
+                data = b""
             if not data and (ready or not alive):
                 break
             *lines, pending = (pending + data).split(b"\n")

@@ -302,6 +302,18 @@ def the_damage_was_seen(evidence: Evidence) -> Found:
     return Status.PASS, f"the crash kernel found L1 descriptor {text} and cut its StreamIDs off", {}
 
 
+def the_refusal_was_said(evidence: Evidence) -> Found:
+    said = re.findall(r"kdump: stream table not adopted: (.*)", evidence.console.partition(PANIC_TEXT)[2])
+    if not any(line.startswith(evidence.scenario.refusal) for line in said):
+        return Status.FAIL, f"the crash kernel does not refuse, or for another reason: {said or 'none'}", {}
+    return Status.PASS, said[0].strip(), {}
+
+
+def adopts(evidence: Evidence) -> bool:
+    """Is this kernel to keep DMA going? One that has to refuse resets the SMMU, as without the series."""
+    return evidence.which == "unpatched" or not evidence.scenario.refusal
+
+
 @dataclass(frozen=True)
 class Rule:
     number: int
@@ -313,14 +325,15 @@ class Rule:
 # In the order, and with the numbers and names, of Documentation/crash-test.rst.
 RULES = (
     Rule(1, "DMA was in flight", dma_was_in_flight),
-    Rule(2, "in-flight DMA survives", in_flight_dma_survives),
+    Rule(2, "in-flight DMA survives", in_flight_dma_survives, adopts),
     Rule(3, "nothing is misdirected", nothing_is_misdirected),
-    Rule(4, "register discipline", register_discipline),
-    Rule(5, "data lands", data_lands),
+    Rule(4, "register discipline", register_discipline, adopts),
+    Rule(5, "data lands", data_lands, adopts),
     Rule(6, "the vmcore opens", the_vmcore_opens),
     Rule(7, "clean logs", clean_logs),
     Rule(8, "the control fails", the_control_fails, lambda evidence: evidence.control is not None),
     Rule(9, "the damage was seen", the_damage_was_seen, lambda evidence: evidence.damage is not None),
+    Rule(10, "the refusal was said", the_refusal_was_said, lambda evidence: not adopts(evidence)),
 )
 
 

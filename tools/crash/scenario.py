@@ -17,11 +17,13 @@ from .. import machine
 from ..common import USAGE, Err
 from ..queue.config import Value
 
-MEMORY, CRASH_MEMORY = "512M", "160M"
 SETTLE_MS = 100                 # that the crash kernel is held after the SMMU's probe: frames fall there
 RING = 3500                     # frames that the network card's ring may be asked to hold
 TRACE = "trace.log"
+FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 DAMAGE_CRASH_MEMORY = "crash-memory"
+# Of UEFI's memory map, as the kernel prints it with efi=debug
+EFI_REGION = re.compile(r"efi:   (0x[0-9a-f]+)-0x[0-9a-f]+ \[([^|]*?) *\|")
 L1_INDEX, L1_SPAN = 5, 9        # the descriptor that is damaged: StreamIDs 0x500 to 0x5ff, unused
 NIC, SLOW, DUMP = 0x8, 0x10, 0x18
 # StreamID -> what it is in the table: bus 0, device = StreamID / 8
@@ -38,9 +40,14 @@ class Scenario:
         self.values = dict(values)
         self.__dict__.update(values)
         damage = str(values["damage"])
-        if damage not in ("", DAMAGE_CRASH_MEMORY) and not re.fullmatch(r"0x[0-9a-f]{1,10}[048c]000", damage):
+        self.damage_region = bool(re.fullmatch(r"[A-Z][A-Za-z ]+", damage))
+        if not (damage in ("", DAMAGE_CRASH_MEMORY) or self.damage_region
+                or re.fullmatch(r"0x[0-9a-f]{1,10}[048c]000", damage)):
             raise Err(f"CONFIG_CRASH_DAMAGE={damage}: neither {DAMAGE_CRASH_MEMORY} nor an address at a "
-                      "multiple of 0x4000", "make menuconfig", USAGE)
+                      "multiple of 0x4000 nor a type of UEFI's regions", "make menuconfig", USAGE)
+        if self.damage_region and not self.uefi:
+            raise Err(f"CONFIG_CRASH_DAMAGE={damage}: there are such regions with CONFIG_CRASH_UEFI=y alone",
+                      "make menuconfig", USAGE)
 
     @property
     def reads(self) -> int:
@@ -56,23 +63,34 @@ class Scenario:
         return int(min(self.frame_rate, RING * 1000 // (2000 + self.delay_ms)))
 
     def first_cmdline(self) -> str:
-        return f"console=ttyAMA0 crashkernel={CRASH_MEMORY} panic=20 {self.cmdline_first}".rstrip()
+        words = ["efi=debug"] if self.damage_region else []
+        return " ".join([f"console=ttyAMA0 crashkernel={self.reserve} panic=20", *words,
+                         self.cmdline_first]).rstrip()
 
     def crash_cmdline(self) -> str:
         words = ["console=ttyAMA0 earlycon=pl011,0x9000000 ignore_loglevel nr_cpus=1 reset_devices"]
         words += [f"smmu_kdump_test.delay_ms={self.delay_ms}"] if self.delay_ms else []
         return " ".join([*words, f"smmu_kdump_test.settle_ms={SETTLE_MS}", self.cmdline_crash]).rstrip()
 
-    def descriptor(self, crash_memory: Sequence[Sequence[str]]) -> int | None:
+    def descriptor(self, crash_memory: Sequence[Sequence[str]], console: str) -> int | None:
         """The L1 descriptor that is written before the panic: a full L2 table at the damaged address."""
         start = crash_memory[0][0] if self.damage == DAMAGE_CRASH_MEMORY else self.damage
+        if self.damage_region:
+            regions = EFI_REGION.findall(console)
+            start = next((where for where, kind in regions
+                          if kind == self.damage and int(where, 0) % 0x4000 == 0), "")
+            if not start:
+                raise Err(f"CONFIG_CRASH_DAMAGE={self.damage}: the machine has no such region",
+                          "choose one of: " + ", ".join(sorted({kind for _, kind in regions})), USAGE)
         return int(start, 0) | L1_SPAN if start else None
 
     def command(self, qemu: Sequence[str], image: Path, initrd: Path) -> list[str]:
         """QEMU's command; its disks and sockets are those of workload.py."""
-        board = "virt,iommu=smmuv3,gic-version=3,its=on"
+        board = "virt,iommu=smmuv3,gic-version=3,its=on" + ",virtualization=on" * self.vhe
         return [
-            *machine.command(qemu, image, self.first_cmdline(), machine=board, memory=MEMORY),
+            *machine.command(qemu, image, self.first_cmdline(), machine=board, memory=self.ram,
+                             cpu="max,pauth-impdef=on" if self.vhe else machine.CPU),
+            *(["-bios", FIRMWARE] if self.uefi else []),
             "-msg", "timestamp=on", "-D", TRACE, "-d", "guest_errors,trace:smmuv3_*", "-initrd", str(initrd),
             "-netdev", "dgram,id=n0,local.type=unix,local.path=nic.sock,"
                        "remote.type=unix,remote.path=host.sock",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import time
 from pathlib import Path
@@ -11,11 +12,12 @@ from pathlib import Path
 from .. import common, machine
 from ..common import LOST, TOP, Err, stage
 from ..kernel import build
-from ..queue import config, deps
+from ..queue import bases, config, deps
 from ..results import Report, run_directory, worst
 from . import guest, judge, report, workload
 from .scenario import Scenario
 
+UNPATCHED, PAGES_64K = "unpatched", "64k"   # words of CONFIG_CRASH_FIRST_KERNEL; 64k is a flavour, too
 SPACE = 1 << 30                 # bytes that two runs may leave behind
 FILES = "\n  unpatched/, patched/: console.log  trace.log  vmcore  qemu.sh (the exact command)"
 
@@ -28,21 +30,32 @@ class Crash:
     directory: Path
 
 
-def crash_test(conf: config.Config) -> Crash:
+def first_kernel(setup: Scenario, base: str) -> build.Kernel | None:
+    """The kernel that crashes, if it is another than the crash kernel."""
+    words = setup.first_kernel.split()
+    if not words:
+        return None
+    named = [bases.get(word).name for word in words if word not in (UNPATCHED, PAGES_64K)] or [base]
+    return build.build(named[0], 0 if UNPATCHED in words else None, PAGES_64K if PAGES_64K in words else "")
+
+
+def crash_test(conf: config.Config, **changed: config.Value) -> Crash:
+    """`changed`: values that come before the configuration's."""
     base = conf.base
-    deps.need("vmcore", "kernel")
+    setup = Scenario(conf.starting("CRASH_") | changed)
+    deps.need("vmcore", "kernel", *(["uefi"] if setup.uefi else []))
     qemu, name = machine.find()
-    setup = Scenario(conf.starting("CRASH_"))
     top = run_directory("crash-test", base, SPACE)
     runs: dict[str, judge.Judgement] = {}
     keys = {}
     for which, count in (("unpatched", 0), ("patched", None)):
-        built = build.build(base, count)
-        keys[which] = built.key
+        built = build.build(base, count, PAGES_64K if setup.pages_64k else "")
+        first = first_kernel(setup, base) or built
+        keys[which] = {"first": first.key, "crash": built.key}
         initrd = guest.initrd(built.image)
         (top / which).mkdir()
         with stage(f"crashing {base} {which}") as step:
-            ran = workload.boot(top / which, setup.command(qemu, built.image, initrd), setup, step.update)
+            ran = workload.boot(top / which, setup.command(qemu, first.image, initrd), setup, step.update)
         with stage(f"judging {base} {which}"):
             runs[which] = judge.judge_run(ran, which, runs.get("unpatched"))
     about = {"qemu": name, "kernels": keys, "scenario": setup.values,
@@ -61,16 +74,19 @@ def main() -> int:
 
 
 def scenarios() -> int:
-    """make scenarios: the default crash and every one of configs/, each in a few lines."""
+    """make scenarios: the default crash and every one of configs/, with either firmware."""
     paths = sorted((TOP / "configs").glob("*_defconfig"))
     names = [path.name for path in paths if "CONFIG_CRASH_" in path.read_text()]
     text = ""
     found = []
-    for name in ["default_defconfig", *names]:
+    for name, uefi in itertools.product(["default_defconfig", *names], (False, True)):
+        conf = config.load(name)
+        if conf["CRASH_UEFI"] and not uefi or name == f"first_{conf.base}_defconfig":
+            continue            # there is no such region without UEFI; the base is no other kernel
         begin = time.monotonic()
-        crash = crash_test(config.load(name))
+        crash = crash_test(conf, uefi=uefi)
         crash.report.write(crash.directory)
-        scenario = name.removesuffix("_defconfig")
+        scenario = name.removesuffix("_defconfig") + " uefi" * uefi
         lines = report.line(scenario, crash.runs, crash.report.verdict, time.monotonic() - begin)
         print(f"{lines}    reports in {crash.directory}", flush=True)
         text += lines

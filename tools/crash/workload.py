@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..machine import Machine
+from ..machine import CONSOLE, Machine
 from .scenario import L1_INDEX, Scenario
 
 READ_SIZE = 128 << 10           # as in guest/init.c
@@ -140,7 +140,8 @@ def _converse(run: Run, vm: Machine, channel: socket.socket, sender: Sender,
         word = line.split()[0]
         progress(line if len(line) < 40 else word)
         if word == "panic":
-            run.damage = run.scenario.descriptor(run.facts("crash-memory")) if run.scenario.damage else None
+            console = (run.directory / CONSOLE).read_text(errors="replace")
+            run.damage = run.scenario.descriptor(run.facts("crash-memory"), console)
             answers[word] = "go\n" if run.damage is None else f"go {L1_INDEX} {run.damage:#x}\n"
         if word == "shutdown":      # frames for the few milliseconds after the SMMU's
             sender.rate = max(sender.rate, 1000)

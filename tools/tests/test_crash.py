@@ -17,7 +17,9 @@ import pytest
 from .. import machine
 from ..common import Err
 from ..crash import guest, judge, report, workload
+from ..crash import test as crash
 from ..crash.scenario import NIC, TRACE
+from ..kernel import build
 from ..results import Report, Result, Status
 from .conftest import TOP, a_scenario
 
@@ -272,3 +274,48 @@ def test_a_knob_out_of_range() -> None:
     with pytest.raises(Err, match="CONFIG_CRASH_DAMAGE=0x123"):
         a_scenario(damage="0x123")
     assert (a_scenario(delay_ms=3000).frames, a_scenario(delay_ms=3000).reads) == (700, 40)
+
+
+MAP = """
+efi:   0x000040000000-0x0000400fffff [Loader Data        |   |  |  |  |  |  |  |  |   |WB|WT|WC|UC]
+efi:   0x00005bc11000-0x00005bc14fff [Runtime Data       |RUN|  |  |  |  |  |  |  |   |WB|WT|WC|UC]
+[    0.000000] efi:   0x00005bc20000-0x00005bc8ffff [Runtime Data       |RUN|  |  |  |  |  |   |WB|WT|WC|UC]
+"""
+
+
+def test_damage_of_a_region_of_uefi() -> None:
+    """The first such region that begins at a multiple of 16 KiB, as the console shows them."""
+    scenario = a_scenario(uefi=True, damage="Runtime Data")
+    assert " efi=debug" in scenario.first_cmdline()
+    assert scenario.descriptor([["0x1", "0x2"]], MAP) == 0x5bc20009
+    with pytest.raises(Err, match="no such region") as caught:
+        a_scenario(uefi=True, damage="Reserved").descriptor([["0x1", "0x2"]], MAP)
+    assert "Loader Data, Runtime Data" in caught.value.next_step
+    with pytest.raises(Err, match="CONFIG_CRASH_UEFI=y alone"):
+        a_scenario(damage="Reserved")
+
+
+def test_the_machine_that_a_scenario_asks_for() -> None:
+    def words(**changed: str | bool) -> str:
+        return " ".join(a_scenario(**changed).command(["qemu"], Path("Image"), Path("initrd")))
+
+    assert "-bios" not in words() and " -bios " in words(uefi=True)
+    assert "cortex-a57" in words() and "virtualization=on" not in words()
+    assert "-cpu max" in words(vhe=True) and "virtualization=on" in words(vhe=True)
+    assert "-m 4G" in words(ram="4G") and "crashkernel=192M,high" in words(reserve="192M,high")
+
+
+@pytest.mark.parametrize(("words", "built"), [
+    ("", None), ("unpatched", ("6.12", 0, "")), ("7.3", ("7.3", None, "")), ("64k", ("6.12", None, "64k")),
+    ("7.3 unpatched 64k", ("7.3", 0, "64k"))])
+def test_the_kernel_that_crashes(monkeypatch: pytest.MonkeyPatch, words: str,
+                                 built: tuple[str, int | None, str] | None) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(build, "build", lambda *args: asked.append(args))
+    crash.first_kernel(a_scenario(first_kernel=words), "6.12")
+    assert asked == ([built] if built else [])
+
+
+def test_the_kernel_that_crashes_is_of_no_base() -> None:
+    with pytest.raises(Err, match="6.99"):
+        crash.first_kernel(a_scenario(first_kernel="6.99"), "6.12")

@@ -569,6 +569,22 @@ def test_memory() -> None:
     assert judge.memory(evidence) == {}
 
 
+@pytest.mark.parametrize(("said", "status"), [
+    ("kdump: stream table not adopted: the crash kernel has memory of crashkernel=,cma", Status.PASS),
+    ("kdump: stream table not adopted: faults always stall", Status.FAIL),
+    ("kdump: adopted the crashed kernel's stream table", Status.FAIL)])
+def test_rule10_refusal(said: str, status: Status) -> None:
+    """What it says before the panic does not count; a reset is what is asked for."""
+    refusal = "the crash kernel has memory"
+    before = f"kdump: stream table not adopted: {refusal}\n{judge.PANIC_TEXT}\n"
+    evidence = judge.Evidence(a_scenario(refusal=refusal), {}, console=before + said)
+    assert judge.the_refusal_was_said(evidence)[0] is status
+    rules = {rule.number for rule in judge.RULES if rule.applies(evidence)}
+    assert rules == {1, 3, 6, 7, 10}
+    evidence.which = "unpatched"
+    assert {rule.number for rule in judge.RULES if rule.applies(evidence)} == {1, 2, 3, 4, 5, 6, 7}
+
+
 WRITTEN = "smmu_kdump_test: L1 descriptor 5: 0x0000000000000000 becomes 0x0000000080000009\n"
 FOUND = (
     "arm-smmu-v3 9050000.smmuv3: kdump: bad L1 descriptor for StreamID 0x500: 0x0000000080000009, cut off\n"

@@ -9,6 +9,8 @@
  * smmu_kdump_test.settle_ms=N does so after it has probed, before the devices
  * behind it do: time to see their DMA go on under the crash kernel.
  *
+ * smmu_kdump_test.linear=1 has the SMMU driver take a linear stream table.
+ *
  * smmu_kdump_test.damage_l1, written at run time, damages the SMMU's stream table
  * as a stray write of a crashing kernel would: without any invalidation.
  */
@@ -20,8 +22,7 @@
 #include <linux/init.h>
 #include <linux/io.h>
 #include <linux/moduleparam.h>
-#include <linux/of.h>
-#include <linux/of_address.h>
+#include <linux/platform_device.h>
 #include <linux/printk.h>
 #include <linux/smmu-kdump-test.h>
 
@@ -34,15 +35,34 @@
 #define STRTAB_SPLIT(cfg)	(((cfg) >> 6) & 0x1f)
 #define STRTAB_LOG2SIZE(cfg)	((cfg) & 0x3f)
 
+bool smmu_kdump_test_linear;
+module_param_named(linear, smmu_kdump_test_linear, bool, 0444);
+MODULE_PARM_DESC(linear, "Take a linear stream table, even where the SMMU has two-level ones");
+
 static unsigned int delay_ms;
 module_param(delay_ms, uint, 0444);
 MODULE_PARM_DESC(delay_ms, "Hold a crash kernel for this long before the SMMU probes (ms)");
 
+/* Page 0 of the first SMMU, be it of a device tree or of ACPI's IORT */
+static void __iomem *smmu_registers(void)
+{
+	struct device_driver *drv = driver_find("arm-smmu-v3", &platform_bus_type);
+	struct device *dev = drv ? driver_find_next_device(drv, NULL) : NULL;
+	void __iomem *regs = NULL;
+	struct resource *res;
+
+	if (dev) {
+		res = platform_get_resource(to_platform_device(dev), IORESOURCE_MEM, 0);
+		regs = res ? ioremap(res->start, SZ_4K) : NULL;
+		put_device(dev);
+	}
+	return regs;
+}
+
 static int damage_l1_set(const char *val, const struct kernel_param *kp)
 {
-	struct device_node *np;
-	unsigned long index;
 	void __iomem *regs;
+	unsigned long index;
 	__le64 *desc;
 	int ret = 0;
 	u64 value;
@@ -51,9 +71,7 @@ static int damage_l1_set(const char *val, const struct kernel_param *kp)
 	if (sscanf(val, "%li %lli", &index, &value) != 2)
 		return -EINVAL;
 
-	np = of_find_compatible_node(NULL, NULL, "arm,smmu-v3");
-	regs = np ? of_iomap(np, 0) : NULL;
-	of_node_put(np);
+	regs = smmu_registers();
 	if (!regs)
 		return -ENODEV;
 
