@@ -50,6 +50,7 @@ def lint_fixes() -> int:
 VERBS: dict[str, Callable[[], int]] = {
     "crash-test": test.main,
     "scenarios": test.scenarios,
+    "chaos": test.chaos,
     "check": check.main,
     "check-fresh": fresh.main,
     "kunit": kunit.main,

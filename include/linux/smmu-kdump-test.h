@@ -16,6 +16,10 @@
 #define SMMU_KDUMP_TEST_DAMAGE_L1 \
 	"/sys/module/smmu_kdump_test/parameters/damage_l1"
 
+/* Writing "SEED COUNT" here damages the stream table by chance, so many times. */
+#define SMMU_KDUMP_TEST_CHAOS \
+	"/sys/module/smmu_kdump_test/parameters/chaos"
+
 #ifdef __KERNEL__
 #include <linux/types.h>
 

@@ -92,6 +92,21 @@ class Evidence:
     available_kib: int | None = None    # MemAvailable of the crash kernel
     control: Judgement | None = None    # of the unpatched kernel, when the patched one is judged
 
+    @property
+    def hurt(self) -> list[range]:
+        """The StreamIDs whose entries chance has damaged; what becomes of their DMA is not judged."""
+        found = re.findall(r"smmu_kdump_test: chaos: .* StreamIDs (0x\w+)-(0x\w+)",
+                           self.console.partition(PANIC_TEXT)[0])
+        return [range(int(first, 0), int(last, 0) + 1) for first, last in found]
+
+    def whole(self, sid: int) -> bool:
+        return not any(sid in sids for sids in self.hurt)
+
+    @property
+    def streams(self) -> list[dict[str, Any]]:
+        """Of the trace, those that are not damaged."""
+        return [stream for stream in self.trace["streams"] if self.whole(stream["sid"])]
+
 
 Found = tuple[Status, str, Mapping[str, Any]]   # status, what to say, figures
 
@@ -152,7 +167,7 @@ def dma_was_in_flight(evidence: Evidence) -> Found:
 
 def in_flight_dma_survives(evidence: Evidence) -> Found:
     hurt = []
-    watched = [s for s in evidence.trace["streams"] if s["first_dma"] is not None]
+    watched = [s for s in evidence.streams if s["first_dma"] is not None]
     for stream in sorted(watched, key=_sid):
         aborted = _total(stream, OLD, "aborted")
         bypassed = _total(stream, OLD, *(("disabled",) if _identity(stream) else ("bypassed", "disabled")))
@@ -173,7 +188,7 @@ def in_flight_dma_survives(evidence: Evidence) -> Found:
 
 def nothing_is_misdirected(evidence: Evidence) -> Found:
     wrong = []
-    for stream in sorted(evidence.trace["streams"], key=_sid):
+    for stream in sorted(evidence.streams, key=_sid):
         before, after = _total(stream, OLD, "misdirected"), stream["taken"]["misdirected"]
         for count, what in ((before, "old translations into the crash kernel's memory"),
                             (after, "new translations outside the crash kernel's memory")):
@@ -255,11 +270,14 @@ def data_lands(evidence: Evidence) -> Found:
     need_reads = evidence.scenario.need_reads
     if need_reads:
         detail += f", {left} of them at once when its driver reset the disk"
-    if missing or reads < completed:
+    nic, disk = evidence.whole(NIC), evidence.whole(SLOW)
+    detail += "" if nic else ", the network card's entry was damaged"
+    detail += "" if disk else ", the disk's entry was damaged"
+    if missing and nic or reads < completed and disk:
         return Status.FAIL, detail, figures
     if need_reads and not left:
         return Status.INVALID, detail + ": none was in flight any more", figures
-    if not probed or not completed:
+    if nic and not probed or disk and not completed:
         return Status.INVALID, detail + ": nothing was due", figures
     return Status.PASS, detail, figures
 
@@ -309,9 +327,21 @@ def the_refusal_was_said(evidence: Evidence) -> Found:
     return Status.PASS, said[0].strip(), {}
 
 
+TOO_MUCH = "kdump: stream table not adopted: it has too many damaged entries"
+
+
 def adopts(evidence: Evidence) -> bool:
     """Is this kernel to keep DMA going? One that has to refuse resets the SMMU, as without the series."""
-    return evidence.which == "unpatched" or not evidence.scenario.refusal
+    given_up = bool(evidence.scenario.chaos) and TOO_MUCH in evidence.console
+    return evidence.which == "unpatched" or not (evidence.scenario.refusal or given_up)
+
+
+def chance_struck(evidence: Evidence) -> Found:
+    cut = re.findall(r"kdump: bad (.*), cut off", evidence.console)
+    said = f"{len(evidence.hurt)} damages, {len(cut)} cut off"
+    said += ", and the adoption given up" if TOO_MUCH in evidence.console else ""
+    wanted = evidence.scenario.damages
+    return Status.PASS if len(evidence.hurt) == wanted else Status.INVALID, said, {"cut": len(cut)}
 
 
 @dataclass(frozen=True)
@@ -333,7 +363,9 @@ RULES = (
     Rule(7, "clean logs", clean_logs),
     Rule(8, "the control fails", the_control_fails, lambda evidence: evidence.control is not None),
     Rule(9, "the damage was seen", the_damage_was_seen, lambda evidence: evidence.damage is not None),
-    Rule(10, "the refusal was said", the_refusal_was_said, lambda evidence: not adopts(evidence)),
+    Rule(10, "the refusal was said", the_refusal_was_said, lambda evidence: bool(evidence.scenario.refusal)
+         and evidence.which == "patched"),
+    Rule(11, "chance struck", chance_struck, lambda evidence: bool(evidence.scenario.chaos)),
 )
 
 

@@ -84,6 +84,11 @@ class Scenario:
                           "choose one of: " + ", ".join(sorted({kind for _, kind in regions})), USAGE)
         return int(start, 0) | L1_SPAN if start else None
 
+    @property
+    def damages(self) -> int:
+        """How often chance strikes."""
+        return int(1 + self.chaos % 4)
+
     def command(self, qemu: Sequence[str], image: Path, initrd: Path) -> list[str]:
         """QEMU's command; its disks and sockets are those of workload.py."""
         board = "virt,iommu=smmuv3,gic-version=3,its=on" + ",virtualization=on" * self.vhe

@@ -7,13 +7,14 @@ import dataclasses
 import itertools
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from .. import common, machine
-from ..common import LOST, TOP, Err, stage
+from ..common import LOST, TOP, USAGE, Err, stage
 from ..kernel import build
 from ..queue import bases, config, deps
-from ..results import Report, run_directory, worst
+from ..results import Report, Result, Status, run_directory, worst
 from . import guest, judge, report, workload
 from .scenario import Scenario
 
@@ -39,7 +40,11 @@ def first_kernel(setup: Scenario, base: str) -> build.Kernel | None:
     return build.build(named[0], 0 if UNPATCHED in words else None, PAGES_64K if PAGES_64K in words else "")
 
 
-def crash_test(conf: config.Config, **changed: config.Value) -> Crash:
+KERNELS = {"unpatched": 0, "patched": None}     # patches of the queue
+
+
+def crash_test(conf: config.Config, kernels: Sequence[str] = ("unpatched", "patched"),
+               **changed: config.Value) -> Crash:
     """`changed`: values that come before the configuration's."""
     base = conf.base
     setup = Scenario(conf.starting("CRASH_") | changed)
@@ -48,8 +53,8 @@ def crash_test(conf: config.Config, **changed: config.Value) -> Crash:
     top = run_directory("crash-test", base, SPACE)
     runs: dict[str, judge.Judgement] = {}
     keys = {}
-    for which, count in (("unpatched", 0), ("patched", None)):
-        built = build.build(base, count, PAGES_64K if setup.pages_64k else "")
+    for which in kernels:
+        built = build.build(base, KERNELS[which], PAGES_64K if setup.pages_64k else "")
         first = first_kernel(setup, base) or built
         keys[which] = {"first": first.key, "crash": built.key}
         initrd = guest.initrd(built.image)
@@ -60,7 +65,8 @@ def crash_test(conf: config.Config, **changed: config.Value) -> Crash:
             runs[which] = judge.judge_run(ran, which, runs.get("unpatched"))
     about = {"qemu": name, "kernels": keys, "scenario": setup.values,
              "runs": {which: dataclasses.asdict(judged) for which, judged in runs.items()}}
-    found = Report("crash-test", base, runs["patched"].results, about, runs["unpatched"].results)
+    control = runs["unpatched"].results if "unpatched" in runs else []
+    found = Report("crash-test", base, runs["patched"].results, about, control)
     found.text = report.page(base, name, setup, runs, found.verdict)
     return Crash(runs, found, top)
 
@@ -95,6 +101,40 @@ def scenarios() -> int:
     whole = Report("scenarios", base, found, {"qemu": crash.report.about["qemu"]})
     whole.text = f"scenarios of {base}: {crash.report.about['qemu']}\n\n{text}\n{worst(found)}\n"
     return whole.show(run_directory("scenarios", base))
+
+
+def chaos() -> int:
+    """make chaos: N= crashes of the patched kernel, with the damage of the seeds from SEED= on.
+
+    Every one must give a vmcore, and the streams that are not damaged must not notice."""
+    first, count = number("SEED", 1), number("N", 10)
+    conf = config.load("default_defconfig")
+    found = []
+    text = ""
+    for seed in range(first, first + count):
+        crash = crash_test(conf, ["patched"], chaos=seed)
+        crash.report.write(crash.directory)
+        run = crash.runs["patched"]
+        struck = run.rule(11)
+        detail = "; ".join(filter(None, [run.why, struck.detail if struck else ""]))
+        line = f"seed {seed:<10} {run.verdict:<8} {run.seconds:5.1f} s  {detail}\n"
+        if run.verdict is not Status.PASS:
+            line += f"    again: make chaos BASE={conf.base} N=1 SEED={seed}; reports in {crash.directory}\n"
+        print(line, end="", flush=True)
+        text += line
+        figures = {rule.name: rule.status for rule in run.results}
+        found.append(Result("chaos", f"seed {seed}", run.verdict, detail, figures, run.seconds))
+    whole = Report("chaos", conf.base, found, {"qemu": crash.report.about["qemu"]})
+    whole.text = f"chaos on {conf.base}: {crash.report.about['qemu']}\n\n{text}\n{worst(found)}\n"
+    return whole.show(run_directory("chaos", conf.base))
+
+
+def number(name: str, default: int) -> int:
+    """A variable of make's command line."""
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal() or not int(text):
+        raise Err(f"{name}={text}: not a number above 0", code=USAGE)
+    return int(text)
 
 
 def memory(base: str) -> dict[str, dict[str, int]]:

@@ -21,7 +21,7 @@ import pytest
 
 from .. import machine
 from ..crash import judge, vmcore, workload
-from ..crash.scenario import NIC, SLOW
+from ..crash.scenario import DUMP, NIC, SLOW
 from ..crash.trace import DOORBELL, read_trace
 from ..results import Result, Status
 from .conftest import TOP, a_scenario
@@ -583,6 +583,37 @@ def test_rule10_refusal(said: str, status: Status) -> None:
     assert rules == {1, 3, 6, 7, 10}
     evidence.which = "unpatched"
     assert {rule.number for rule in judge.RULES if rule.applies(evidence)} == {1, 2, 3, 4, 5, 6, 7}
+
+
+CHAOS = ("smmu_kdump_test: chaos: Config of StreamIDs 0x{0:x}-0x{0:x}: 0x1 becomes 0x3\n"
+         "smmu_kdump_test: chaos: noise for StreamIDs 0x40-0x7f\n" + judge.PANIC_TEXT + "\n")
+
+
+def test_chaos_spares_no_stream_that_is_whole(case: Case) -> None:
+    """Rules 2, 3 and 5 look at the streams that chance has not damaged."""
+    evidence = case.evidence()
+    evidence.scenario = a_scenario(chaos=5)
+    nic = next(stream for stream in evidence.trace["streams"] if stream["sid"] == NIC)
+    nic["adopted"]["aborted"] = nic["adopted"]["misdirected"] = 3
+    evidence.frames = set()
+    for damaged, status in (NIC, Status.PASS), (DUMP, Status.FAIL):
+        evidence.console = CHAOS.format(damaged) + "kdump: bad STE for StreamID 0x8: 0x3, cut off\n"
+        for rule in (judge.in_flight_dma_survives, judge.nothing_is_misdirected, judge.data_lands):
+            assert rule(evidence)[0] is status, (rule, damaged)
+    assert judge.chance_struck(evidence) == (Status.PASS, "2 damages, 1 cut off", {"cut": 1})
+    evidence.scenario = a_scenario(chaos=6)
+    assert judge.chance_struck(evidence)[0] is Status.INVALID
+
+
+def test_chaos_that_is_too_much(case: Case) -> None:
+    """The adoption is given up, and says so: no DMA need survive. A vmcore must come out."""
+    evidence = case.evidence()
+    evidence.scenario = a_scenario(chaos=5)
+    for console, applies in (("", True), (judge.TOO_MUCH, False)):
+        evidence.console = console
+        numbers = {rule.number for rule in judge.RULES if rule.applies(evidence)}
+        assert {2, 4, 5} <= numbers if applies else not {2, 4, 5} & numbers
+        assert {1, 3, 6, 7, 11} <= numbers
 
 
 WRITTEN = "smmu_kdump_test: L1 descriptor 5: 0x0000000000000000 becomes 0x0000000080000009\n"

@@ -15,7 +15,8 @@
  *	buffer INDEX PHYS:LEN ...	physical memory of read INDEX, in order
  *	done INDEX			this read was complete before the panic
  *	panic				host answers: go, or go INDEX VALUE to
- *					damage that L1 stream-table descriptor
+ *					damage that L1 stream-table descriptor,
+ *					or chaos SEED COUNT
  *	saving				makedumpfile starts
  *	vmcore STATUS BYTES MILLISECONDS
  *	dmesg STATUS PANIC-FOUND
@@ -440,6 +441,8 @@ static void first_kernel(int reads, const char *cmdline)
 	answer = hear();
 	if (!strncmp(answer, "go ", 3) && write_file(SMMU_KDUMP_TEST_DAMAGE_L1, answer + 3))
 		give_up("cannot damage the stream table: %s", answer + 3);
+	if (!strncmp(answer, "chaos ", 6) && write_file(SMMU_KDUMP_TEST_CHAOS, answer + 6))
+		give_up("cannot damage the stream table: %s", answer + 6);
 	write_file("/proc/sysrq-trigger", "c");
 	give_up("cannot panic");
 }

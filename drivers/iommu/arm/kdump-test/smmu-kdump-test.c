@@ -13,16 +13,20 @@
  *
  * smmu_kdump_test.damage_l1, written at run time, damages the SMMU's stream table
  * as a stray write of a crashing kernel would: without any invalidation.
+ * smmu_kdump_test.chaos does so by chance, and to all levels of it.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/bits.h>
+#include <linux/crash_core.h>
 #include <linux/crash_dump.h>
 #include <linux/delay.h>
 #include <linux/init.h>
 #include <linux/io.h>
+#include <linux/kexec.h>
 #include <linux/moduleparam.h>
 #include <linux/platform_device.h>
+#include <linux/prandom.h>
 #include <linux/printk.h>
 #include <linux/smmu-kdump-test.h>
 
@@ -59,42 +63,43 @@ static void __iomem *smmu_registers(void)
 	return regs;
 }
 
+/* The L1 table of a two-level stream table, and its number of descriptors */
+static __le64 *smmu_l1_table(unsigned int *num)
+{
+	void __iomem *regs = smmu_registers();
+	phys_addr_t base;
+	u32 cfg;
+
+	if (!regs)
+		return ERR_PTR(-ENODEV);
+	cfg = readl(regs + STRTAB_BASE_CFG);
+	base = readq(regs + STRTAB_BASE) & STRTAB_BASE_ADDR;
+	iounmap(regs);
+	if ((cfg & STRTAB_FMT) != STRTAB_FMT_2LVL || STRTAB_SPLIT(cfg) != 8)
+		return ERR_PTR(-ERANGE);
+	*num = 1 << (STRTAB_LOG2SIZE(cfg) - 8);
+	return phys_to_virt(base);
+}
+
 static int damage_l1_set(const char *val, const struct kernel_param *kp)
 {
-	void __iomem *regs;
+	unsigned int num;
 	unsigned long index;
-	__le64 *desc;
-	int ret = 0;
+	__le64 *l1;
 	u64 value;
-	u32 cfg;
 
 	if (sscanf(val, "%li %lli", &index, &value) != 2)
 		return -EINVAL;
 
-	regs = smmu_registers();
-	if (!regs)
-		return -ENODEV;
-
-	cfg = readl(regs + STRTAB_BASE_CFG);
-	if ((cfg & STRTAB_FMT) != STRTAB_FMT_2LVL ||
-	    index >> (STRTAB_LOG2SIZE(cfg) - STRTAB_SPLIT(cfg))) {
-		ret = -ERANGE;
-		goto out;
-	}
-
-	desc = memremap((readq(regs + STRTAB_BASE) & STRTAB_BASE_ADDR) +
-			index * sizeof(*desc), sizeof(*desc), MEMREMAP_WB);
-	if (!desc) {
-		ret = -ENOMEM;
-		goto out;
-	}
+	l1 = smmu_l1_table(&num);
+	if (IS_ERR(l1))
+		return PTR_ERR(l1);
+	if (index >= num)
+		return -ERANGE;
 	pr_info("L1 descriptor %lu: 0x%016llx becomes 0x%016llx\n", index,
-		le64_to_cpu(*desc), value);
-	WRITE_ONCE(*desc, cpu_to_le64(value));
-	memunmap(desc);
-out:
-	iounmap(regs);
-	return ret;
+		le64_to_cpu(l1[index]), value);
+	WRITE_ONCE(l1[index], cpu_to_le64(value));
+	return 0;
 }
 
 static const struct kernel_param_ops damage_l1_ops = {
@@ -102,6 +107,202 @@ static const struct kernel_param_ops damage_l1_ops = {
 };
 module_param_cb(damage_l1, &damage_l1_ops, NULL, 0200);
 MODULE_PARM_DESC(damage_l1, "\"INDEX VALUE\": overwrite an L1 stream-table descriptor");
+
+/* Chaos: the tables that the SMMU has now, damaged by chance (IHI0070 5.1 to 5.4) */
+
+#define STE_WORDS		8
+#define STE_V			BIT_ULL(0)
+#define STE_CONFIG		GENMASK_ULL(3, 1)
+#define STE_S1FMT		GENMASK_ULL(5, 4)
+#define STE_S1CDMAX		GENMASK_ULL(63, 59)
+#define L1_SPAN			GENMASK_ULL(4, 0)
+#define TABLE_PTR		GENMASK_ULL(55, 6)
+#define MAX_USED		64
+
+static struct rnd_state chaos_rnd;
+
+static u32 chance(u32 ceil)
+{
+	return prandom_u32_state(&chaos_rnd) % ceil;
+}
+
+static u64 random64(void)
+{
+	u64 val;
+
+	prandom_bytes_state(&chaos_rnd, &val, sizeof(val));
+	return val;
+}
+
+/* Where no table is, though some of it is memory */
+static u64 bad_place(void)
+{
+	switch (chance(6)) {
+	case 0:
+		return 0;
+	case 1:
+		return 0x9000000;		/* the UART of QEMU's virt machine */
+	case 2:
+		return 0x8000000000;		/* a hole */
+	case 3:
+		return crashk_res.start;	/* the crash kernel's memory */
+	case 4:
+		return TABLE_PTR;		/* beyond what there can be */
+	default:
+		return random64() & TABLE_PTR;
+	}
+}
+
+/* The host reads this: which StreamIDs need not survive */
+static void put(__le64 *word, u64 val, const char *what, u32 first, u32 last)
+{
+	pr_info("chaos: %s of StreamIDs 0x%x-0x%x: 0x%016llx becomes 0x%016llx\n",
+		what, first, last, le64_to_cpu(*word), val);
+	WRITE_ONCE(*word, cpu_to_le64(val));
+}
+
+static u64 replace(u64 val, u64 mask, u64 with)
+{
+	return (val & ~mask) | (with & mask);
+}
+
+static void damage_l1(__le64 *l1, u32 index)
+{
+	u32 first = index << 8, last = first + 255;
+	u64 val = le64_to_cpu(l1[index]);
+
+	switch (chance(4)) {
+	case 0:
+		put(&l1[index], replace(val, L1_SPAN, chance(32)), "L1 Span", first, last);
+		break;
+	case 1:
+		put(&l1[index], replace(bad_place(), L1_SPAN, 9), "L1 pointer", first, last);
+		break;
+	case 2:
+		put(&l1[index], (val ?: crashk_res.start | 9) + SZ_64 * (1 + chance(255)),
+		    "unaligned L1 pointer", first, last);
+		break;
+	default:
+		put(&l1[index], val ^ BIT_ULL(chance(64)), "bit of the L1 descriptor", first, last);
+	}
+}
+
+static void damage_ste(__le64 *ste, u32 sid)
+{
+	u64 val = le64_to_cpu(ste[0]);
+	u32 word = chance(STE_WORDS);
+
+	switch (chance(6)) {
+	case 0:
+		put(ste, replace(val, STE_CONFIG, chance(8) << 1) | STE_V, "Config", sid, sid);
+		break;
+	case 1:
+		put(ste, replace(val, STE_S1CDMAX, random64()), "S1CDMax", sid, sid);
+		break;
+	case 2:
+		put(ste, replace(val, STE_S1FMT, random64()), "S1Fmt", sid, sid);
+		break;
+	case 3:
+		put(ste, replace(val, TABLE_PTR, bad_place()), "S1ContextPtr", sid, sid);
+		break;
+	case 4:
+		put(ste, val + BIT(6 + chance(6)), "S1ContextPtr", sid, sid);
+		break;
+	default:
+		put(&ste[word], le64_to_cpu(ste[word]) ^ BIT_ULL(chance(64)), "bit of the STE",
+		    sid, sid);
+	}
+}
+
+static void damage_cd(__le64 *cd, u32 sid)
+{
+	u32 word = chance(8);
+
+	switch (chance(3)) {
+	case 0:
+		put(&cd[0], random64() | BIT_ULL(31), "CD with V", sid, sid);
+		break;
+	case 1:
+		put(&cd[0], replace(le64_to_cpu(cd[0]), GENMASK_ULL(63, 48), random64()), "ASID",
+		    sid, sid);
+		break;
+	default:
+		put(&cd[word], le64_to_cpu(cd[word]) ^ BIT_ULL(chance(64)), "bit of the CD", sid, sid);
+	}
+}
+
+/* A 4 KiB page of an L2 table: 64 STEs */
+static void damage_page(__le64 *stes, u32 first)
+{
+	u32 page = chance(4) * 64;
+
+	first += page;
+	pr_info("chaos: noise for StreamIDs 0x%x-0x%x\n", first, first + 63);
+	prandom_bytes_state(&chaos_rnd, stes + page * STE_WORDS, SZ_4K);
+}
+
+static int chaos_set(const char *val, const struct kernel_param *kp)
+{
+	static __le64 *used[MAX_USED], *cds[MAX_USED];	/* STEs of stage 1, their CDs */
+	static u32 sids[MAX_USED];
+	unsigned int num, i, k, seed, count, n = 0;
+	__le64 *l1, *stes = NULL;
+
+	if (sscanf(val, "%u %u", &seed, &count) != 2)
+		return -EINVAL;
+	l1 = smmu_l1_table(&num);
+	if (IS_ERR(l1))
+		return PTR_ERR(l1);
+	for (i = 0; i < num; i++) {
+		if (!(le64_to_cpu(l1[i]) & L1_SPAN))
+			continue;
+		stes = phys_to_virt(le64_to_cpu(l1[i]) & TABLE_PTR);
+		for (k = 0; k < 256 && n < MAX_USED; k++) {
+			used[n] = stes + k * STE_WORDS;
+			cds[n] = phys_to_virt(le64_to_cpu(*used[n]) & TABLE_PTR);
+			sids[n] = i * 256 + k;
+			n += (le64_to_cpu(*used[n]) & (STE_V | STE_CONFIG)) == (STE_V | 5 << 1);
+		}
+	}
+	if (!n)
+		return -ENOENT;
+
+	prandom_seed_state(&chaos_rnd, seed);
+	while (count--) {
+		i = chance(n);
+		k = sids[i] & 255;
+		stes = used[i] - k * STE_WORDS;		/* their L2 table */
+		switch (chance(8)) {
+		case 0:
+			damage_l1(l1, sids[i] >> 8);
+			break;
+		case 1:
+		case 2:
+			damage_l1(l1, chance(num));
+			break;
+		case 3:
+		case 4:
+			damage_ste(used[i], sids[i]);
+			break;
+		case 5:
+			k = chance(256);
+			damage_ste(stes + k * STE_WORDS, (sids[i] & ~255) + k);
+			break;
+		case 6:
+			damage_cd(cds[i], sids[i]);
+			break;
+		default:
+			damage_page(stes, sids[i] & ~255);
+		}
+	}
+	return 0;
+}
+
+static const struct kernel_param_ops chaos_ops = {
+	.set = chaos_set,
+};
+module_param_cb(chaos, &chaos_ops, NULL, 0200);
+MODULE_PARM_DESC(chaos, "\"SEED COUNT\": damage the stream table by chance, so many times");
 
 static unsigned int settle_ms;
 module_param(settle_ms, uint, 0444);
