@@ -51,6 +51,7 @@ VERBS: dict[str, Callable[[], int]] = {
     "crash-test": test.main,
     "scenarios": test.scenarios,
     "chaos": test.chaos,
+    "soak": test.soak,
     "check": check.main,
     "check-fresh": fresh.main,
     "kunit": kunit.main,

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import os
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import common, machine
@@ -103,30 +105,53 @@ def scenarios() -> int:
     return whole.show(run_directory("scenarios", base))
 
 
-def chaos() -> int:
-    """make chaos: N= crashes of the patched kernel, with the damage of the seeds from SEED= on.
+def bound(failed: int, count: int) -> float:
+    """The rate of failures that is not exceeded, with 95% confidence (Clopper and Pearson, one-sided)."""
+    low, high = failed / count, 1.0
+    for _ in range(60):
+        rate = (low + high) / 2
+        seen = sum(math.comb(count, k) * rate**k * (1 - rate)**(count - k) for k in range(failed + 1))
+        low, high = (rate, high) if seen > 0.05 else (low, rate)
+    return high
 
-    Every one must give a vmcore, and the streams that are not damaged must not notice."""
+
+def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]]) -> int:
+    """N= crashes of the patched kernel, with what the seeds from SEED= on change in the default crash."""
     first, count = number("SEED", 1), number("N", 10)
     conf = config.load("default_defconfig")
     found = []
     text = ""
     for seed in range(first, first + count):
-        crash = crash_test(conf, ["patched"], chaos=seed)
+        crash = crash_test(conf, ["patched"], **changed(seed))
         crash.report.write(crash.directory)
         run = crash.runs["patched"]
         struck = run.rule(11)
         detail = "; ".join(filter(None, [run.why, struck.detail if struck else ""]))
-        line = f"seed {seed:<10} {run.verdict:<8} {run.seconds:5.1f} s  {detail}\n"
+        line = f"seed {seed:<8} {run.verdict:<8} {run.seconds:5.1f} s  {detail}".rstrip() + "\n"
         if run.verdict is not Status.PASS:
-            line += f"    again: make chaos BASE={conf.base} N=1 SEED={seed}; reports in {crash.directory}\n"
+            line += f"    again: make {verb} BASE={conf.base} N=1 SEED={seed}; reports in {crash.directory}\n"
         print(line, end="", flush=True)
         text += line
         figures = {rule.name: rule.status for rule in run.results}
-        found.append(Result("chaos", f"seed {seed}", run.verdict, detail, figures, run.seconds))
-    whole = Report("chaos", conf.base, found, {"qemu": crash.report.about["qemu"]})
-    whole.text = f"chaos on {conf.base}: {crash.report.about['qemu']}\n\n{text}\n{worst(found)}\n"
-    return whole.show(run_directory("chaos", conf.base))
+        found.append(Result(verb, f"seed {seed}", run.verdict, detail, figures, run.seconds))
+    failed = sum(result.status is not Status.PASS for result in found)
+    whole = Report(verb, conf.base, found, {"qemu": crash.report.about["qemu"]})
+    limit = f"{bound(failed, count):.1%}"
+    said = f"{failed} of {count} not passed; with 95% confidence no more than {limit} do not"
+    whole.text = f"{verb} on {conf.base}: {crash.report.about['qemu']}\n\n{text}\n{said}\n{worst(found)}\n"
+    return whole.show(run_directory(verb, conf.base))
+
+
+def chaos() -> int:
+    """make chaos: the stream table is damaged right before the panic.
+
+    Every crash must give a vmcore, and the streams that are not damaged must not notice."""
+    return seeds("chaos", lambda seed: {"chaos": seed})
+
+
+def soak() -> int:
+    """make soak: the panic comes at a moment that the seed chooses."""
+    return seeds("soak", lambda seed: {"panic_ms": random.Random(seed).randrange(801)})
 
 
 def number(name: str, default: int) -> int:

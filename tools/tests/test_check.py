@@ -30,7 +30,7 @@ class Crash:
     directory: object
 def crash_test(conf):
     return Crash(*report())
-main = scenarios = chaos = memory = None
+main = scenarios = chaos = soak = memory = None
 """
 HOST = "import pytest\ndef test_one(): pass\n{more}\n@pytest.mark.skip\ndef test_two(): pass\n"
 

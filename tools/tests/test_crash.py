@@ -104,7 +104,7 @@ def test_a_run(tmp_path: Path) -> None:
     frames = (run.directory / "frames").read_bytes()
     assert frames == b"".join(workload.frame(run.nonce, number) for number in range(20))
     assert (run.directory / "answer").read_text() == (
-        "reads=4 cmdline=console=ttyAMA0 earlycon=pl011,0x9000000 ignore_loglevel nr_cpus=1 "
+        "reads=4 wait=0 cmdline=console=ttyAMA0 earlycon=pl011,0x9000000 ignore_loglevel nr_cpus=1 "
         "reset_devices smmu_kdump_test.settle_ms=100 one=1\n"
     )
     assert not list(run.directory.glob("*.sock"))
@@ -319,3 +319,15 @@ def test_the_kernel_that_crashes(monkeypatch: pytest.MonkeyPatch, words: str,
 def test_the_kernel_that_crashes_is_of_no_base() -> None:
     with pytest.raises(Err, match="6.99"):
         crash.first_kernel(a_scenario(first_kernel="6.99"), "6.12")
+
+
+@pytest.mark.parametrize(("failed", "count", "rate"), [(0, 100, 0.0295), (1, 100, 0.0466), (10, 10, 1.0)])
+def test_bound(failed: int, count: int, rate: float) -> None:
+    """Against a table of the exact bounds."""
+    assert crash.bound(failed, count) == pytest.approx(rate, abs=1e-4)
+
+
+def test_a_bad_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("N", "-3")
+    with pytest.raises(Err, match="N=-3: not a number above 0"):
+        crash.number("N", 10)

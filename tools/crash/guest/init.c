@@ -8,7 +8,7 @@
  * It talks to the host over a virtio-serial port of its own, one line a fact,
  * and repeats every line on the console for the reader:
  *
- *	hello first|crash RELEASE	host answers: reads=N cmdline=TEXT
+ *	hello first|crash RELEASE	host answers: reads=N wait=MS cmdline=TEXT
  *	crash-memory START END		what is reserved for the crash kernel
  *	memory KIB			MemAvailable in the crash kernel, before its devices are up
  *	ring base=.. head=.. tail=.. size=..
@@ -425,7 +425,7 @@ static void load_crash_kernel(const char *cmdline)
 		give_up("kexec cannot load the crash kernel: status %d", status);
 }
 
-static void first_kernel(int reads, const char *cmdline)
+static void first_kernel(int reads, int wait_ms, const char *cmdline)
 {
 	const char *nic, *answer;
 	aio_context_t ctx = 0;
@@ -435,6 +435,7 @@ static void first_kernel(int reads, const char *cmdline)
 	load_crash_kernel(cmdline);
 	nic_warm_up(nic);
 	queue_reads(&ctx, reads);
+	usleep(wait_ms * 1000);
 	nic_ring(nic);
 	tell_done(ctx, reads);
 	say("panic");
@@ -541,7 +542,7 @@ int main(void)
 	snprintf(params, sizeof(params), "%s", hear());
 	if (crashed)
 		crash_kernel("17");
-	first_kernel(atoi(param(params, "reads=", "32")),
+	first_kernel(atoi(param(params, "reads=", "32")), atoi(param(params, "wait=", "0")),
 		     param(params, "cmdline=",
 			   "console=ttyAMA0 ignore_loglevel nr_cpus=1 reset_devices"));
 	return 0;
