@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""make check: the tests of the host tools, the driver's unit tests and one crash test.
+"""make check: the tests of the host tools, the driver's unit tests and a few crash tests.
 
 The last line has their counts. Base and scenario are the default ones, whatever .config says;
 BASE=, KSRC= and CONFIG= choose others. A part that could not run or proved nothing is neither
@@ -8,6 +8,7 @@ passed nor failed; then the exit code tells what happened.
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -20,6 +21,13 @@ from .kernel import kunit
 from .queue import bases, config, deps
 from .results import Report, Result, Status, count, counted, from_junit, run_directory, worst
 
+# part: what it changes in the default crash
+CRASHES: dict[str, dict[str, config.Value]] = {
+    "crash-test": {},
+    "crash-test uefi": {"uefi": True},
+    "crash-test first_unpatched": {"first_kernel": "unpatched"},
+    "chaos": {"chaos": 1},      # of the patched kernel alone
+}
 UNTRIED = {Status.ENVIRONMENT, Status.INVALID, Status.LOST}
 
 
@@ -47,8 +55,9 @@ def part(name: str, run: Callable[[], tuple[Report, Path]]) -> list[Result]:
     return report.results
 
 
-def crash() -> tuple[Report, Path]:
-    crashed = test.crash_test(config.load())
+def crash(changed: dict[str, config.Value]) -> tuple[Report, Path]:
+    kernels = ["patched"] if "chaos" in changed else ["unpatched", "patched"]
+    crashed = test.crash_test(config.load(), kernels, **changed)
     return crashed.report, crashed.directory
 
 
@@ -60,7 +69,8 @@ def main() -> int:
     os.environ["BASE"] = os.environ.get("BASE") or bases.default().name
     os.environ["CONFIG"] = os.environ.get("CONFIG") or "default_defconfig"
     found += part("kunit", lambda: kunit.kunit(os.environ["BASE"]))
-    found += part("crash-test", crash)
+    for name, changed in CRASHES.items():
+        found += part(name, functools.partial(crash, changed))
     untried = [result for result in found if result.status in UNTRIED]
     judged = [result for result in found if result.status not in UNTRIED]
     report = Report("check", "all", found)
