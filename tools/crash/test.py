@@ -121,6 +121,7 @@ def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]]) -> int:
     conf = config.load("default_defconfig")
     found = []
     text = ""
+    where = run_directory(verb, conf.base)
     for seed in range(first, first + count):
         crash = crash_test(conf, ["patched"], **changed(seed))
         crash.report.write(crash.directory)
@@ -129,7 +130,8 @@ def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]]) -> int:
         detail = "; ".join(filter(None, [run.why, struck.detail if struck else ""]))
         line = f"seed {seed:<8} {run.verdict:<8} {run.seconds:5.1f} s  {detail}".rstrip() + "\n"
         if run.verdict is not Status.PASS:
-            line += f"    again: make {verb} BASE={conf.base} N=1 SEED={seed}; reports in {crash.directory}\n"
+            kept = crash.directory.rename(where / f"seed-{seed}")     # the runs of a crash test go one day
+            line += f"    again: make {verb} BASE={conf.base} N=1 SEED={seed}; reports in {kept}\n"
         print(line, end="", flush=True)
         text += line
         figures = {rule.name: rule.status for rule in run.results}
@@ -139,7 +141,7 @@ def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]]) -> int:
     limit = f"{bound(failed, count):.1%}"
     said = f"{failed} of {count} not passed; with 95% confidence no more than {limit} do not"
     whole.text = f"{verb} on {conf.base}: {crash.report.about['qemu']}\n\n{text}\n{said}\n{worst(found)}\n"
-    return whole.show(run_directory(verb, conf.base))
+    return whole.show(where)
 
 
 def chaos() -> int:
