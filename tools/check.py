@@ -8,6 +8,7 @@ passed nor failed; then the exit code tells what happened.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -19,7 +20,7 @@ from .common import PASS, TOP, Err
 from .crash import test
 from .kernel import kunit
 from .queue import bases, config, deps
-from .results import Report, Result, Status, count, counted, from_junit, run_directory, worst
+from .results import Report, Result, Status, count, counted, failure, from_junit, run_directory, worst
 
 # part: what it changes in the default crash
 CRASHES: dict[str, dict[str, config.Value]] = {
@@ -47,12 +48,11 @@ def part(name: str, run: Callable[[], tuple[Report, Path]]) -> list[Result]:
         report, directory = run()
     except Err as err:
         err.show()
-        status = next((status for status in UNTRIED if status.code == err.code), Status.FAIL)
-        return [Result(name, "the run", status, err.cause)]
+        return [Result(name, "the run", failure(err), err.cause)]
     report.show(directory)
     if report.verdict in UNTRIED:
         return [Result(name, "the run", report.verdict, report.why)]
-    return report.results
+    return [dataclasses.replace(result, suite=f"{name} {result.suite}") for result in report.results]
 
 
 def crash(changed: dict[str, config.Value]) -> tuple[Report, Path]:
@@ -63,7 +63,7 @@ def crash(changed: dict[str, config.Value]) -> tuple[Report, Path]:
 
 def main() -> int:
     """make check"""
-    deps.need("tests", "config", "archive", "tree", "kernel", "guest", "qemu", "vmcore")
+    deps.need("tests", "config", "archive", "tree", "kernel", "guest", "qemu", "uefi", "vmcore")
     where = run_directory("check", "all")
     found = host_tests(where)
     os.environ["BASE"] = os.environ.get("BASE") or bases.default().name

@@ -48,6 +48,11 @@ class Status(enum.StrEnum):
         return common.PASS if self is Status.SKIPPED else int(getattr(common, self.name))
 
 
+def failure(err: common.Err) -> Status:
+    """What an error makes of the result that it took the place of."""
+    return next((status for status in Status if status.code == err.code != common.PASS), Status.FAIL)
+
+
 @dataclass(frozen=True)
 class Result:
     suite: str

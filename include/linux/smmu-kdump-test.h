@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Shared by the test driver of the SMMUv3 kdump adoption project and by what
- * runs around it. Programs include it too.
+ * runs around it. Plain C, no other header: programs include it too.
  */
 #ifndef _LINUX_SMMU_KDUMP_TEST_H
 #define _LINUX_SMMU_KDUMP_TEST_H
@@ -19,12 +19,5 @@
 /* Writing "SEED COUNT" here damages the stream table by chance, so many times. */
 #define SMMU_KDUMP_TEST_CHAOS \
 	"/sys/module/smmu_kdump_test/parameters/chaos"
-
-#ifdef __KERNEL__
-#include <linux/types.h>
-
-/* Take a linear stream table, even where the SMMU has two-level ones */
-extern bool smmu_kdump_test_linear;
-#endif
 
 #endif /* _LINUX_SMMU_KDUMP_TEST_H */

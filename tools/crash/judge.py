@@ -3,7 +3,8 @@
 
 The judge reads QEMU's trace, the vmcore and the console. Of what the guest says it uses
 only the times of the panic and of the shutdown, the addresses of its own buffers, its free
-memory, and whether its own programs failed.
+memory, and whether its own programs failed. In some scenarios a kernel's log must have a line,
+and after chance damage it tells which StreamIDs need not survive.
 
 The trace reader (trace.py) decides where each access stands: before the panic, in the window, on
 the adopted table, after its StreamID's take-over, after the shutdown. It also decides what each
@@ -321,13 +322,17 @@ def the_damage_was_seen(evidence: Evidence) -> Found:
 
 
 def the_refusal_was_said(evidence: Evidence) -> Found:
-    said = re.findall(r"kdump: stream table not adopted: (.*)", evidence.console.partition(PANIC_TEXT)[2])
+    crash = evidence.console.partition(PANIC_TEXT)[2]
+    said = re.findall(r"kdump: stream table not adopted: (.*)", crash)
+    if "kdump: adopted" in crash or not evidence.trace["cleared_smmuen"]:
+        return Status.FAIL, "the crash kernel adopts the table, or does not reset the SMMU", {}
     if not any(line.startswith(evidence.scenario.refusal) for line in said):
         return Status.FAIL, f"the crash kernel does not refuse, or for another reason: {said or 'none'}", {}
-    return Status.PASS, said[0].strip(), {}
+    return Status.PASS, evidence.scenario.refusal, {}
 
 
 TOO_MUCH = "kdump: stream table not adopted: it has too many damaged entries"
+MAX_DAMAGE = 64                 # KDUMP_MAX_DAMAGE of the driver: it tells so many of them
 
 
 def adopts(evidence: Evidence) -> bool:
@@ -337,11 +342,30 @@ def adopts(evidence: Evidence) -> bool:
 
 
 def chance_struck(evidence: Evidence) -> Found:
-    cut = re.findall(r"kdump: bad (.*), cut off", evidence.console)
-    said = f"{len(evidence.hurt)} damages, {len(cut)} cut off"
-    said += ", and the adoption given up" if TOO_MUCH in evidence.console else ""
-    wanted = evidence.scenario.damages
-    return Status.PASS if len(evidence.hurt) == wanted else Status.INVALID, said, {"cut": len(cut)}
+    crash = evidence.console.partition(PANIC_TEXT)[2]
+    cut = len(re.findall(r"kdump: bad .*, cut off", crash))
+    busy = [stream["sid"] for stream in evidence.streams if stream["first_dma"] is not None]
+    whole = len(busy) if adopts(evidence) else 0
+    said = f"{len(evidence.hurt)} damages, {cut} cut off, {whole} streams in flight that were whole"
+    figures = {"cut": cut, "whole": whole}
+    if len(evidence.hurt) != evidence.scenario.damages:
+        return Status.INVALID, said, figures
+    if TOO_MUCH in crash and cut != MAX_DAMAGE:
+        return Status.FAIL, said + f"; the adoption was given up before {MAX_DAMAGE} damages", figures
+    return Status.PASS, said, figures
+
+
+def the_scenario_took_effect(evidence: Evidence) -> Found:
+    """What it asks for may be ignored by QEMU or by a kernel."""
+    scenario = evidence.scenario
+    wanted = {"efi: EFI v.* by EDK II": 2 * scenario.uefi, "ACPI: IORT": 2 * scenario.uefi,
+              "CPU.*started at EL2": 2 * scenario.vhe}
+    if scenario.seen and evidence.which == "patched":
+        wanted[scenario.seen] = 1
+    for pattern, times in wanted.items():
+        if len(re.findall(pattern, evidence.console)) < times:
+            return Status.INVALID, f"the console does not show {pattern!r} {times} times", {}
+    return Status.PASS, "the console shows it", {}
 
 
 @dataclass(frozen=True)
@@ -361,11 +385,14 @@ RULES = (
     Rule(5, "data lands", data_lands, adopts),
     Rule(6, "the vmcore opens", the_vmcore_opens),
     Rule(7, "clean logs", clean_logs),
-    Rule(8, "the control fails", the_control_fails, lambda evidence: evidence.control is not None),
+    Rule(8, "the control fails", the_control_fails,
+         lambda evidence: evidence.control is not None and adopts(evidence)),
     Rule(9, "the damage was seen", the_damage_was_seen, lambda evidence: evidence.damage is not None),
     Rule(10, "the refusal was said", the_refusal_was_said, lambda evidence: bool(evidence.scenario.refusal)
          and evidence.which == "patched"),
     Rule(11, "chance struck", chance_struck, lambda evidence: bool(evidence.scenario.chaos)),
+    Rule(12, "the scenario took effect", the_scenario_took_effect, lambda evidence: bool(
+        evidence.scenario.uefi or evidence.scenario.vhe or evidence.scenario.seen)),
 )
 
 

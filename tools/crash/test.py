@@ -16,11 +16,11 @@ from .. import common, machine
 from ..common import LOST, TOP, USAGE, Err, stage
 from ..kernel import build
 from ..queue import bases, config, deps
-from ..results import Report, Result, Status, run_directory, worst
+from ..queue.store import Store, series
+from ..results import Report, Result, Status, failure, run_directory, worst
 from . import guest, judge, report, workload
 from .scenario import Scenario
 
-UNPATCHED, PAGES_64K = "unpatched", "64k"   # words of CONFIG_CRASH_FIRST_KERNEL; 64k is a flavour, too
 SPACE = 1 << 30                 # bytes that two runs may leave behind
 FILES = "\n  unpatched/, patched/: console.log  trace.log  vmcore  qemu.sh (the exact command)"
 
@@ -35,11 +35,22 @@ class Crash:
 
 def first_kernel(setup: Scenario, base: str) -> build.Kernel | None:
     """The kernel that crashes, if it is another than the crash kernel."""
-    words = setup.first_kernel.split()
+    words = set(setup.first_kernel.split())
     if not words:
         return None
-    named = [bases.get(word).name for word in words if word not in (UNPATCHED, PAGES_64K)] or [base]
-    return build.build(named[0], 0 if UNPATCHED in words else None, PAGES_64K if PAGES_64K in words else "")
+    if words - {"newest", "other", "unpatched", "linear"}:
+        raise Err(f"CONFIG_CRASH_FIRST_KERNEL={setup.first_kernel}: not understood", "make menuconfig", USAGE)
+    if words & {"newest", "other"}:
+        if os.environ.get("KSRC"):
+            raise Err("KSRC= is one kernel, and this scenario crashes another", "leave KSRC= away", USAGE)
+        base = bases.newest(base if "other" in words else "").name
+    return build.build(base, 0 if "unpatched" in words else None,
+                       change=linear if "linear" in words else None)
+
+
+def linear(store: Store, commit: str) -> str:
+    """With a linear stream table where the SMMU can have two levels."""
+    return store.apply(commit, series(TOP / "patches" / "test" / "linear"))
 
 
 KERNELS = {"unpatched": 0, "patched": None}     # patches of the queue
@@ -56,7 +67,7 @@ def crash_test(conf: config.Config, kernels: Sequence[str] = ("unpatched", "patc
     runs: dict[str, judge.Judgement] = {}
     keys = {}
     for which in kernels:
-        built = build.build(base, KERNELS[which], PAGES_64K if setup.pages_64k else "")
+        built = build.build(base, KERNELS[which])
         first = first_kernel(setup, base) or built
         keys[which] = {"first": first.key, "crash": built.key}
         initrd = guest.initrd(built.image)
@@ -89,19 +100,25 @@ def scenarios() -> int:
     found = []
     for name, uefi in itertools.product(["default_defconfig", *names], (False, True)):
         conf = config.load(name)
-        if conf["CRASH_UEFI"] and not uefi or name == f"first_{conf.base}_defconfig":
-            continue            # there is no such region without UEFI; the base is no other kernel
+        if conf["CRASH_UEFI"] and not uefi:
+            continue            # there is no such region without UEFI
         begin = time.monotonic()
-        crash = crash_test(conf, uefi=uefi)
-        crash.report.write(crash.directory)
         scenario = name.removesuffix("_defconfig") + " uefi" * uefi
+        try:
+            crash = crash_test(conf, uefi=uefi)
+        except Err as err:
+            err.show()
+            found.append(Result(scenario, "the run", failure(err), err.cause))
+            text += f"{scenario:<18} {found[-1].status}: {err.cause}\n"
+            continue
+        crash.report.write(crash.directory)
         lines = report.line(scenario, crash.runs, crash.report.verdict, time.monotonic() - begin)
         print(f"{lines}    reports in {crash.directory}", flush=True)
         text += lines
         found += [dataclasses.replace(result, suite=scenario) for result in crash.report.results]
-    base = crash.report.subject
-    whole = Report("scenarios", base, found, {"qemu": crash.report.about["qemu"]})
-    whole.text = f"scenarios of {base}: {crash.report.about['qemu']}\n\n{text}\n{worst(found)}\n"
+    base = config.load("default_defconfig").base
+    whole = Report("scenarios", base, found)
+    whole.text = f"scenarios of {base}\n\n{text}\n{worst(found)}\n"
     return whole.show(run_directory("scenarios", base))
 
 
@@ -123,7 +140,12 @@ def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]]) -> int:
     text = ""
     where = run_directory(verb, conf.base)
     for seed in range(first, first + count):
-        crash = crash_test(conf, ["patched"], **changed(seed))
+        try:
+            crash = crash_test(conf, ["patched"], **changed(seed))
+        except Err as err:
+            err.show()
+            found.append(Result(verb, f"seed {seed}", failure(err), err.cause))
+            continue
         crash.report.write(crash.directory)
         run = crash.runs["patched"]
         struck = run.rule(11)
@@ -134,13 +156,16 @@ def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]]) -> int:
             line += f"    again: make {verb} BASE={conf.base} N=1 SEED={seed}; reports in {kept}\n"
         print(line, end="", flush=True)
         text += line
-        figures = {rule.name: rule.status for rule in run.results}
+        figures = {rule.name: rule.status for rule in run.results} | (struck.figures if struck else {})
         found.append(Result(verb, f"seed {seed}", run.verdict, detail, figures, run.seconds))
     failed = sum(result.status is not Status.PASS for result in found)
-    whole = Report(verb, conf.base, found, {"qemu": crash.report.about["qemu"]})
+    whole = Report(verb, conf.base, found)
     limit = f"{bound(failed, count):.1%}"
     said = f"{failed} of {count} not passed; with 95% confidence no more than {limit} do not"
-    whole.text = f"{verb} on {conf.base}: {crash.report.about['qemu']}\n\n{text}\n{said}\n{worst(found)}\n"
+    if verb == "chaos":
+        judged = sum(bool(result.figures.get("whole")) for result in found)
+        said += f"\nin {judged} of {count} a stream in flight was whole, so that its DMA was judged"
+    whole.text = f"{verb} on {conf.base}\n\n{text}\n{said}\n{worst(found)}\n"
     return whole.show(where)
 
 

@@ -32,12 +32,12 @@ from . import build, kunit
 
 DRIVER = "drivers/iommu/arm/arm-smmu-v3"
 FILES = ("arm-smmu-v3.c", "arm-smmu-v3.h", "arm-smmu-v3-sva.c")
-TESTS = "arm-smmu-v3-test.c"
+RANDOM_TESTS = "drivers/iommu/arm/kdump-test/smmu-kdump-random.c"
 FLAVOUR = "mutants"
 # Time is counted in instructions, and does not pass while the machine sleeps: no case depends on
 # what else the host does, and none waits.
 QEMU = ("-smp", "1", "-icount", "shift=4,sleep=off")
-RANDOM = "*random*"             # the cases whose number of runs is a parameter of the tests
+RANDOM = "*random*"             # the cases whose number of runs is a parameter
 FEW = 300                       # such runs at first; only what survives gets all of them
 LIMIT_S, LIMIT_TIMES = 30, 5    # a boot takes no longer than this, and so many times the control's time
 GRACE_S = 1.0                   # how long a boot goes on after the first case that failed
@@ -438,12 +438,14 @@ class Mutated:
 
     def __init__(self) -> None:
         self.mutants: list[Mutant] = []
-        self.runs = ""          # the tests' parameter that says how many random tables they make
+        self.runs = ""          # the parameter that says how many random tables are made
 
     def __call__(self, store: Store, commit: str) -> str:
         texts, self.mutants = mutate({name: self._read(store, commit, name) for name in FILES})
-        tests = store.git("cat-file", "blob", f"{commit}:{DRIVER}/{TESTS}", check=False).stdout
-        self.runs = "".join(re.findall(r"^module_param\((\w*runs), ", tests, re.MULTILINE)[:1])
+        tests = store.git("cat-file", "blob", f"{commit}:{RANDOM_TESTS}", check=False).stdout
+        module = Path(RANDOM_TESTS).stem.replace("-", "_")
+        self.runs = "".join(f"{module}.{name}" for name in re.findall(
+            r"^module_param\((\w*runs), ", tests, re.MULTILINE)[:1])
         files = {f"{DRIVER}/{name}": text.encode() for name, text in texts.items()}
         return store.overlay(commit, files, "All mutants", instead=True)
 
@@ -603,7 +605,7 @@ def page(base: str, mutants: Sequence[Mutant], seen: Mapping[int, Seen], results
 
 def judge(boots: Boots, mutants: Sequence[Mutant], name: str, runs: str) -> tuple[dict[int, Seen], Seen]:
     """Boot all, and those that survive once more with all random tables; the control if that failed."""
-    few = [f"arm_smmu_v3_test.{runs}={FEW}"] if runs else []
+    few = [f"{runs}={FEW}"] if runs else []
     seen: dict[int, Seen] = {}
     every: list[str] = []
     for glob, args in ((kunit.SUITES, few), (f"{kunit.SUITES}.{RANDOM}", every)):

@@ -50,6 +50,9 @@ def default() -> Base:
     return next(base for base in read().values() if base.status == "default")
 
 
-def newest() -> Base:
-    """The one of the highest kernel version."""
-    return max(read().values(), key=lambda base: tuple(map(int, base.name.split("."))))
+def newest(but: str = "") -> Base:
+    """The one of the highest kernel version, this one left out."""
+    known = [base for base in read().values() if base.name != but]
+    if not known:
+        raise Err(f"there is no base but {but}", "add one to patches/bases", USAGE)
+    return max(known, key=lambda base: tuple(map(int, base.name.split("."))))

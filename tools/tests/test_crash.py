@@ -306,19 +306,21 @@ def test_the_machine_that_a_scenario_asks_for() -> None:
 
 
 @pytest.mark.parametrize(("words", "built"), [
-    ("", None), ("unpatched", ("6.12", 0, "")), ("7.3", ("7.3", None, "")), ("64k", ("6.12", None, "64k")),
-    ("7.3 unpatched 64k", ("7.3", 0, "64k"))])
-def test_the_kernel_that_crashes(monkeypatch: pytest.MonkeyPatch, words: str,
-                                 built: tuple[str, int | None, str] | None) -> None:
+    ("", None), ("unpatched", ("6.12", 0, None)), ("newest", ("7.3", None, None)),
+    ("other unpatched", ("7.3", 0, None)), ("linear", ("6.12", None, crash.linear))])
+def test_the_kernel_that_crashes(monkeypatch: pytest.MonkeyPatch, words: str, built: object) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(build, "build", lambda *args: asked.append(args))
+    monkeypatch.setattr(build, "build", lambda base, count, change: asked.append((base, count, change)))
     crash.first_kernel(a_scenario(first_kernel=words), "6.12")
     assert asked == ([built] if built else [])
 
 
-def test_the_kernel_that_crashes_is_of_no_base() -> None:
-    with pytest.raises(Err, match="6.99"):
-        crash.first_kernel(a_scenario(first_kernel="6.99"), "6.12")
+def test_the_kernel_that_crashes_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Err, match="6.12: not understood"):
+        crash.first_kernel(a_scenario(first_kernel="6.12"), "6.12")
+    monkeypatch.setenv("KSRC", "/some/tree")
+    with pytest.raises(Err, match="KSRC= is one kernel"):
+        crash.first_kernel(a_scenario(first_kernel="other"), "6.12")
 
 
 @pytest.mark.parametrize(("failed", "count", "rate"), [(0, 100, 0.0295), (1, 100, 0.0466), (10, 10, 1.0)])

@@ -569,15 +569,20 @@ def test_memory() -> None:
     assert judge.memory(evidence) == {}
 
 
-@pytest.mark.parametrize(("said", "status"), [
-    ("kdump: stream table not adopted: the crash kernel has memory of crashkernel=,cma", Status.PASS),
-    ("kdump: stream table not adopted: faults always stall", Status.FAIL),
-    ("kdump: adopted the crashed kernel's stream table", Status.FAIL)])
-def test_rule10_refusal(said: str, status: Status) -> None:
+REFUSED = "kdump: stream table not adopted: the crash kernel has memory of crashkernel=,cma\n"
+
+
+@pytest.mark.parametrize(("said", "cleared", "status"), [
+    (REFUSED, 1, Status.PASS),
+    (REFUSED, 0, Status.FAIL),
+    (REFUSED + "kdump: adopted the crashed kernel's stream table", 1, Status.FAIL),
+    ("kdump: stream table not adopted: faults always stall", 1, Status.FAIL)])
+def test_rule10_refusal(said: str, cleared: int, status: Status) -> None:
     """What it says before the panic does not count; a reset is what is asked for."""
     refusal = "the crash kernel has memory"
     before = f"kdump: stream table not adopted: {refusal}\n{judge.PANIC_TEXT}\n"
-    evidence = judge.Evidence(a_scenario(refusal=refusal), {}, console=before + said)
+    trace = {"cleared_smmuen": cleared}
+    evidence = judge.Evidence(a_scenario(refusal=refusal), trace, console=before + said)
     assert judge.the_refusal_was_said(evidence)[0] is status
     rules = {rule.number for rule in judge.RULES if rule.applies(evidence)}
     assert rules == {1, 3, 6, 7, 10}
@@ -600,7 +605,8 @@ def test_chaos_spares_no_stream_that_is_whole(case: Case) -> None:
         evidence.console = CHAOS.format(damaged) + "kdump: bad STE for StreamID 0x8: 0x3, cut off\n"
         for rule in (judge.in_flight_dma_survives, judge.nothing_is_misdirected, judge.data_lands):
             assert rule(evidence)[0] is status, (rule, damaged)
-    assert judge.chance_struck(evidence) == (Status.PASS, "2 damages, 1 cut off", {"cut": 1})
+    found = judge.chance_struck(evidence)
+    assert found[0] is Status.PASS and found[1].startswith("2 damages, 1 cut off") and found[2]["whole"]
     evidence.scenario = a_scenario(chaos=6)
     assert judge.chance_struck(evidence)[0] is Status.INVALID
 
@@ -614,6 +620,22 @@ def test_chaos_that_is_too_much(case: Case) -> None:
         numbers = {rule.number for rule in judge.RULES if rule.applies(evidence)}
         assert {2, 4, 5} <= numbers if applies else not {2, 4, 5} & numbers
         assert {1, 3, 6, 7, 11} <= numbers
+    cut = "kdump: bad STE for StreamID 0x41: 0x3, cut off\n"
+    evidence.console = CHAOS.format(1) + cut * 64 + judge.TOO_MUCH
+    assert judge.chance_struck(evidence)[0] is Status.PASS
+    evidence.console = CHAOS.format(1) + judge.TOO_MUCH
+    assert judge.chance_struck(evidence)[0] is Status.FAIL
+
+
+def test_rule12_effect() -> None:
+    def status(console: str, **changed: str | bool) -> Status:
+        return judge.the_scenario_took_effect(judge.Evidence(a_scenario(**changed), {}, console=console))[0]
+
+    log = "efi: EFI v2.7 by EDK II\nACPI: IORT 0x1\nCPU: All CPU(s) started at EL2\n"
+    assert status(log * 2, uefi=True, vhe=True) is Status.PASS
+    assert status(log, uefi=True) is status(log, vhe=True) is Status.INVALID
+    assert status("a linear table", seen="linear") is Status.PASS
+    assert status("a table", seen="linear") is Status.INVALID
 
 
 WRITTEN = "smmu_kdump_test: L1 descriptor 5: 0x0000000000000000 becomes 0x0000000080000009\n"

@@ -9,7 +9,8 @@
  * and repeats every line on the console for the reader:
  *
  *	hello first|crash RELEASE	host answers: reads=N wait=MS cmdline=TEXT
- *	crash-memory START END		what is reserved for the crash kernel
+ *	crash-memory START END		what is reserved for the crash kernel, which
+ *					later tells what it has
  *	memory KIB			MemAvailable in the crash kernel, before its devices are up
  *	ring base=.. head=.. tail=.. size=..
  *	buffer INDEX PHYS:LEN ...	physical memory of read INDEX, in order
@@ -393,7 +394,7 @@ static void tell_done(aio_context_t ctx, int reads)
 	}
 }
 
-static void tell_crash_memory(void)
+static void tell_crash_memory(const char *what)
 {
 	FILE *file = fopen("/proc/iomem", "r");
 	unsigned long long start, end;
@@ -401,7 +402,7 @@ static void tell_crash_memory(void)
 	int found = 0;
 
 	while (file && fgets(line, sizeof(line), file)) {
-		if (strstr(line, ": Crash kernel") &&
+		if (strstr(line, what) &&
 		    sscanf(line, " %llx-%llx", &start, &end) == 2 && end) {
 			say("crash-memory 0x%llx 0x%llx", start, end);
 			found++;
@@ -430,7 +431,7 @@ static void first_kernel(int reads, int wait_ms, const char *cmdline)
 	const char *nic, *answer;
 	aio_context_t ctx = 0;
 
-	tell_crash_memory();
+	tell_crash_memory(": Crash kernel");
 	nic = nic_up();		/* its link takes a while to come up */
 	load_crash_kernel(cmdline);
 	nic_warm_up(nic);
@@ -482,6 +483,7 @@ static void crash_kernel(const char *level)
 	off_t bytes;
 
 	memory();
+	tell_crash_memory(": System RAM");	/* crashkernel=,cma is more than was reserved */
 	if (!has_text("/proc/cmdline", NO_NIC))
 		nic_up();
 	disk("slow");

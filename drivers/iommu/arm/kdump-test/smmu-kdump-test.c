@@ -9,8 +9,6 @@
  * smmu_kdump_test.settle_ms=N does so after it has probed, before the devices
  * behind it do: time to see their DMA go on under the crash kernel.
  *
- * smmu_kdump_test.linear=1 has the SMMU driver take a linear stream table.
- *
  * smmu_kdump_test.damage_l1, written at run time, damages the SMMU's stream table
  * as a stray write of a crashing kernel would: without any invalidation.
  * smmu_kdump_test.chaos does so by chance, and to all levels of it.
@@ -38,10 +36,6 @@
 #define STRTAB_FMT_2LVL		BIT(16)
 #define STRTAB_SPLIT(cfg)	(((cfg) >> 6) & 0x1f)
 #define STRTAB_LOG2SIZE(cfg)	((cfg) & 0x3f)
-
-bool smmu_kdump_test_linear;
-module_param_named(linear, smmu_kdump_test_linear, bool, 0444);
-MODULE_PARM_DESC(linear, "Take a linear stream table, even where the SMMU has two-level ones");
 
 static unsigned int delay_ms;
 module_param(delay_ms, uint, 0444);
@@ -153,9 +147,11 @@ static u64 bad_place(void)
 	}
 }
 
-/* The host reads this: which StreamIDs need not survive */
+/* The host reads this: which StreamIDs need not survive. Something changes always */
 static void put(__le64 *word, u64 val, const char *what, u32 first, u32 last)
 {
+	if (val == le64_to_cpu(*word))
+		val ^= BIT_ULL(chance(64));
 	pr_info("chaos: %s of StreamIDs 0x%x-0x%x: 0x%016llx becomes 0x%016llx\n",
 		what, first, last, le64_to_cpu(*word), val);
 	WRITE_ONCE(*word, cpu_to_le64(val));
@@ -267,7 +263,10 @@ static int chaos_set(const char *val, const struct kernel_param *kp)
 	if (!n)
 		return -ENOENT;
 
+	/* Its first outputs are much the same for small seeds */
 	prandom_seed_state(&chaos_rnd, seed);
+	for (i = 0; i < 10; i++)
+		random64();
 	while (count--) {
 		i = chance(n);
 		k = sids[i] & 255;
