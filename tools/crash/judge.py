@@ -453,7 +453,7 @@ def judge_run(run_: Run, which: str = "patched", control: Judgement | None = Non
         name = "the machine" if status is Status.LOST else "the run"
         return Judgement([Result(which, name, status, why)], run_.seconds)
 
-    panic, shutdown = run_.mark("panic"), run_.mark("shutdown") or run_.mark("error")
+    panic, shutdown = run_.mark("damaged") or run_.mark("panic"), run_.mark("shutdown") or run_.mark("error")
     crash_memory = [(int(start, 16), int(end, 16)) for start, end in run_.facts("crash-memory")]
     gave_up = bool(run_.facts("error"))
     if panic is None or not crash_memory:

@@ -18,6 +18,7 @@
  *	panic				host answers: go, or go INDEX VALUE to
  *					damage that L1 stream-table descriptor,
  *					or chaos SEED COUNT
+ *	damaged				that is done: now comes the panic
  *	saving				makedumpfile starts
  *	vmcore STATUS BYTES MILLISECONDS
  *	dmesg STATUS PANIC-FOUND
@@ -445,6 +446,8 @@ static void first_kernel(int reads, int wait_ms, const char *cmdline)
 		give_up("cannot damage the stream table: %s", answer + 3);
 	if (!strncmp(answer, "chaos ", 6) && write_file(SMMU_KDUMP_TEST_CHAOS, answer + 6))
 		give_up("cannot damage the stream table: %s", answer + 6);
+	if (strcmp(answer, "go"))
+		say("damaged");		/* which took a while */
 	write_file("/proc/sysrq-trigger", "c");
 	give_up("cannot panic");
 }
