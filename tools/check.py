@@ -27,7 +27,7 @@ CRASHES: dict[str, dict[str, config.Value]] = {
     "crash-test": {},
     "crash-test uefi": {"uefi": True},
     "crash-test first_unpatched": {"first_kernel": "unpatched"},
-    "chaos": {"chaos": 1},      # of the patched kernel alone
+    "chaos": {"chaos": 5},      # of the patched kernel alone
 }
 UNTRIED = {Status.ENVIRONMENT, Status.INVALID, Status.LOST}
 
