@@ -156,7 +156,7 @@ def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]]) -> int:
             line += f"    again: make {verb} BASE={conf.base} N=1 SEED={seed}; reports in {kept}\n"
         print(line, end="", flush=True)
         text += line
-        figures = {rule.name: rule.status for rule in run.results} | (struck.figures if struck else {})
+        figures = {rule.name: rule.status for rule in run.results} | dict(struck.figures if struck else {})
         found.append(Result(verb, f"seed {seed}", run.verdict, detail, figures, run.seconds))
     failed = sum(result.status is not Status.PASS for result in found)
     whole = Report(verb, conf.base, found)
