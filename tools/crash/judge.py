@@ -358,7 +358,7 @@ def chance_struck(evidence: Evidence) -> Found:
 def the_scenario_took_effect(evidence: Evidence) -> Found:
     """What it asks for may be ignored by QEMU or by a kernel."""
     scenario = evidence.scenario
-    wanted = {"efi: EFI v.* by EDK II": 2 * scenario.uefi, "ACPI: IORT": 2 * scenario.uefi,
+    wanted = {"efi: EFI v": 2 * scenario.uefi, "ACPI: IORT": 2 * scenario.uefi,
               "CPU.*started at EL2": 2 * scenario.vhe}
     if scenario.seen and evidence.which == "patched":
         wanted[scenario.seen] = 1

@@ -631,7 +631,7 @@ def test_rule12_effect() -> None:
     def status(console: str, **changed: str | bool) -> Status:
         return judge.the_scenario_took_effect(judge.Evidence(a_scenario(**changed), {}, console=console))[0]
 
-    log = "efi: EFI v2.7 by EDK II\nACPI: IORT 0x1\nCPU: All CPU(s) started at EL2\n"
+    log = "efi: EFI v2.7 by Debian distribution of EDK II\nACPI: IORT 0x1\nCPU: All CPU(s) started at EL2\n"
     assert status(log * 2, uefi=True, vhe=True) is Status.PASS
     assert status(log, uefi=True) is status(log, vhe=True) is Status.INVALID
     assert status("a linear table", seen="linear") is Status.PASS
