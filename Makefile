@@ -9,9 +9,9 @@ PYTHON ?= /usr/bin/python3
 .DEFAULT_GOAL := crash-test
 
 crash-test:	## fetch, patch, build, crash, judge: unpatched beside patched
-scenarios:	## the crash test in every scenario of configs/ [BASE=]
-soak:		## crashes at moments that chance has chosen [BASE= N= SEED=]
-chaos:		## crashes with a stream table that chance has damaged [BASE= N= SEED=]
+scenarios:	## the crash test in every scenario of configs/ [BASE= ONLY= JOBS=]
+soak:		## crashes at moments that chance has chosen [BASE= N= SEED= JOBS=]
+chaos:		## crashes with a stream table that chance has damaged [BASE= N= SEED= JOBS=]
 check:		## the tests: host tools, unit tests and a few crashes on the default base
 check-fresh:	## the same in a new minimal root of each distribution [SUITE=]
 kunit:		## the driver's unit tests under QEMU [BASE= FILTER= ARGS= FLAVOUR=]

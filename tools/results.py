@@ -202,17 +202,18 @@ def paint(text: str, verdict: Status) -> str:
 def run_directory(verb: str, base: str, space: int = 0) -> Path:
     """A new directory for a run that needs so many bytes; `latest` names it, the oldest ones go."""
     top = cache_dir("runs", verb, base)
-    old = sorted((path for path in top.iterdir() if re.match(r"\d{8}-\d{6}", path.name)),
-                 key=lambda path: path.stat().st_mtime_ns)
-    for path in old[:max(len(old) - KEEP + 1, 0)]:
-        shutil.rmtree(path, ignore_errors=True)
-    free = shutil.disk_usage(top).free
-    if free < space:
-        raise full(f"{top} has {free >> 20} MiB, a run needs {space >> 20}")
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    names = [stem, *(f"{stem}.{number}" for number in range(1, 1000))]
-    new = top / next(name for name in names if not (top / name).exists())
-    new.mkdir()
-    with beside(top / "latest") as link:
-        link.symlink_to(new.name)
+    with common.lock(top / ".lock"):
+        old = sorted((path for path in top.iterdir() if re.match(r"\d{8}-\d{6}", path.name)),
+                     key=lambda path: path.stat().st_mtime_ns)
+        for path in old[:max(len(old) - KEEP + 1, 0)]:
+            shutil.rmtree(path, ignore_errors=True)
+        free = shutil.disk_usage(top).free
+        if free < space:
+            raise full(f"{top} has {free >> 20} MiB, a run needs {space >> 20}")
+        stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        names = [stem, *(f"{stem}.{number}" for number in range(1, 1000))]
+        new = top / next(name for name in names if not (top / name).exists())
+        new.mkdir()
+        with beside(top / "latest") as link:
+            link.symlink_to(new.name)
     return new

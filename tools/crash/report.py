@@ -82,8 +82,8 @@ def page(base: str, qemu: str, setup: Scenario, runs: Runs, verdict: Status) -> 
     return "\n".join([*out, "", verdict + (f": the patched kernel: {why}" if why else "")]) + "\n"
 
 
-def line(name: str, runs: Runs, verdict: Status, seconds: float) -> str:
-    """A scenario in three lines: what either kernel did."""
+def lines(runs: Runs) -> str:
+    """A crash in a line for each kernel: what it did. And what chance had damaged."""
     def figures(run: Judgement) -> str:
         if "frames_due" not in run.figures:
             return f"{run.verdict}: {run.why}"
@@ -94,7 +94,7 @@ def line(name: str, runs: Runs, verdict: Status, seconds: float) -> str:
         reads, vmcore = run.figures["reads_landed"], facts["vmcore"].partition(",")[0]
         return (f"{run.verdict}{why}: {total.translated or total.bypassed} accesses, {lost}; frames {frames}"
                 f" ({probed} after the probe), reads {reads}, vmcore {vmcore}")
-    control = runs["patched"].rule(8)
+    control, struck = runs["patched"].rule(8), runs["patched"].rule(11)
     broken = f"    control    {control.detail}\n" if control and control.status is not Status.PASS else ""
-    return f"{name:<18} {verdict:<7} {seconds:5.0f} s\n" + "".join(
-        f"    {which:<9}  {figures(run)}\n" for which, run in runs.items()) + broken
+    damage = f"    damage     {struck.detail}\n" if struck else ""
+    return "".join(f"    {which:<9}  {figures(run)}\n" for which, run in runs.items()) + broken + damage

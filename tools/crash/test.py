@@ -5,22 +5,26 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
 import os
 import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from .. import common, machine
 from ..common import LOST, TOP, USAGE, Err, stage
 from ..kernel import build
 from ..queue import bases, config, deps
-from ..queue.store import Store, series
-from ..results import Report, Result, Status, failure, run_directory, worst
+from ..queue.store import Store, digest, series
+from ..results import Report, Result, Status, failure, run_directory
 from . import guest, judge, report, workload
+from .matrix import Job, Matrix
 from .scenario import Scenario
 
+HERE = Path(__file__).resolve().parent
 SPACE = 1 << 30                 # bytes that two runs may leave behind
 FILES = "\n  unpatched/, patched/: console.log  trace.log  vmcore  qemu.sh (the exact command)"
 
@@ -53,10 +57,16 @@ def linear(store: Store, commit: str) -> str:
     return store.apply(commit, series(TOP / "patches" / "test" / "linear"))
 
 
-KERNELS = {"unpatched": 0, "patched": None}     # patches of the queue
+PATCHES = {"unpatched": 0, "patched": None}     # patches of the queue
 
 
-def crash_test(conf: config.Config, kernels: Sequence[str] = ("unpatched", "patched"),
+def kernels(base: str, which: str, setup: Scenario) -> tuple[build.Kernel, build.Kernel]:
+    """The kernel that crashes, and the crash kernel."""
+    crash = build.build(base, PATCHES[which])
+    return first_kernel(setup, base) or crash, crash
+
+
+def crash_test(conf: config.Config, whiches: Sequence[str] = ("unpatched", "patched"),
                **changed: config.Value) -> Crash:
     """`changed`: values that come before the configuration's."""
     base = conf.base
@@ -66,9 +76,8 @@ def crash_test(conf: config.Config, kernels: Sequence[str] = ("unpatched", "patc
     top = run_directory("crash-test", base, SPACE)
     runs: dict[str, judge.Judgement] = {}
     keys = {}
-    for which in kernels:
-        built = build.build(base, KERNELS[which])
-        first = first_kernel(setup, base) or built
+    for which in whiches:
+        first, built = kernels(base, which, setup)
         keys[which] = {"first": first.key, "crash": built.key}
         initrd = guest.initrd(built.image)
         (top / which).mkdir()
@@ -96,30 +105,55 @@ def scenarios() -> int:
     """make scenarios: the default crash and every one of configs/, with either firmware."""
     paths = sorted((TOP / "configs").glob("*_defconfig"))
     names = [path.name for path in paths if "CONFIG_CRASH_" in path.read_text()]
-    text = ""
-    found = []
-    for name, uefi in itertools.product(["default_defconfig", *names], (False, True)):
-        conf = config.load(name)
-        if conf["CRASH_UEFI"] and not uefi:
-            continue            # there is no such region without UEFI
-        begin = time.monotonic()
-        scenario = name.removesuffix("_defconfig") + " uefi" * uefi
-        try:
-            crash = crash_test(conf, uefi=uefi)
-        except Err as err:
-            err.show()
-            found.append(Result(scenario, "the run", failure(err), err.cause))
-            text += f"{scenario:<18} {found[-1].status}: {err.cause}\n"
-            continue
-        crash.report.write(crash.directory)
-        lines = report.line(scenario, crash.runs, crash.report.verdict, time.monotonic() - begin)
-        print(f"{lines}    reports in {crash.directory}", flush=True)
-        text += lines
-        found += [dataclasses.replace(result, suite=scenario) for result in crash.report.results]
     base = config.load("default_defconfig").base
-    whole = Report("scenarios", base, found)
-    whole.text = f"scenarios of {base}\n\n{text}\n{worst(found)}\n"
-    return whole.show(run_directory("scenarios", base))
+    jobs = []
+    for name, uefi in itertools.product(["default_defconfig", *names], (False, True)):
+        if config.load(name)["CRASH_UEFI"] and not uefi:
+            continue            # there is no such region without UEFI
+        row = name.removesuffix("_defconfig") + "-uefi" * uefi
+        jobs.append(Job(row, name, f"make scenarios BASE={base} ONLY={row}", {"uefi": uefi}))
+    only = os.environ.get("ONLY", "").replace(",", " ").split()
+    unknown = set(only) - {job.name for job in jobs}
+    if unknown:
+        raise Err(f"ONLY={' '.join(sorted(unknown))}: no such scenario",
+                  "choose of: " + " ".join(job.name for job in jobs), USAGE)
+    found = run_jobs("scenarios", base, [job for job in jobs if not only or job.name in only])
+    return found.report().show(found.directory)
+
+
+def run_jobs(verb: str, base: str, jobs: Sequence[Job]) -> Matrix:
+    """The jobs, one after the other or several at once. All kernels are built before the first crash."""
+    keys = {}
+    tools = digest(*(path.read_bytes() for path in sorted(HERE.rglob("*.*")) if path.suffix in (".py", ".c")))
+    name = machine.find()[1]
+    for job in jobs:
+        conf = config.load(job.conf)
+        values = conf.starting("CRASH_") | job.changed
+        built = [kernel.key for which in job.kernels for kernel in kernels(base, which, Scenario(values))]
+        keys[job.name] = digest(tools, name, json.dumps(values), *built)[:16]
+    matrix = Matrix(verb, base, jobs, keys)
+    matrix.run(one)
+    return matrix
+
+
+def one(job: Job, directory: Path) -> Result:
+    """A job of a matrix. A run that did not pass is kept in the matrix's directory."""
+    begin = time.monotonic()
+    try:
+        crash = crash_test(config.load(job.conf), job.kernels, **job.changed)
+    except Err as err:
+        err.show()
+        return Result("crash", job.name, failure(err), err.cause)
+    crash.report.write(crash.directory)
+    text = report.lines(crash.runs)
+    struck = crash.runs["patched"].rule(11)
+    figures: dict[str, Any] = {rule.name: rule.status for rule in crash.report.results}
+    figures |= struck.figures if struck else {}
+    if crash.report.verdict is not Status.PASS:
+        kept = directory / job.name
+        common.remove(kept)
+        text += f"    reports in {crash.directory.rename(kept)}\n"
+    return Result("crash", job.name, crash.report.verdict, text, figures, time.monotonic() - begin)
 
 
 def bound(failed: int, count: int) -> float:
@@ -134,39 +168,20 @@ def bound(failed: int, count: int) -> float:
 
 def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]]) -> int:
     """N= crashes of the patched kernel, with what the seeds from SEED= on change in the default crash."""
-    first, count = number("SEED", 1), number("N", 10)
-    conf = config.load("default_defconfig")
-    found = []
-    text = ""
-    where = run_directory(verb, conf.base)
-    for seed in range(first, first + count):
-        try:
-            crash = crash_test(conf, ["patched"], **changed(seed))
-        except Err as err:
-            err.show()
-            found.append(Result(verb, f"seed {seed}", failure(err), err.cause))
-            continue
-        crash.report.write(crash.directory)
-        run = crash.runs["patched"]
-        struck = run.rule(11)
-        detail = "; ".join(filter(None, [run.why, struck.detail if struck else ""]))
-        line = f"seed {seed:<8} {run.verdict:<8} {run.seconds:5.1f} s  {detail}".rstrip() + "\n"
-        if run.verdict is not Status.PASS:
-            kept = crash.directory.rename(where / f"seed-{seed}")     # the runs of a crash test go one day
-            line += f"    again: make {verb} BASE={conf.base} N=1 SEED={seed}; reports in {kept}\n"
-        print(line, end="", flush=True)
-        text += line
-        figures = {rule.name: rule.status for rule in run.results} | dict(struck.figures if struck else {})
-        found.append(Result(verb, f"seed {seed}", run.verdict, detail, figures, run.seconds))
-    failed = sum(result.status is not Status.PASS for result in found)
-    whole = Report(verb, conf.base, found)
-    limit = f"{bound(failed, count):.1%}"
-    said = f"{failed} of {count} not passed; with 95% confidence no more than {limit} do not"
+    first, wanted = number("SEED", 1), number("N", 10)
+    base = config.load("default_defconfig").base
+    matrix = run_jobs(verb, base, [
+        Job(f"seed-{seed}", "default_defconfig", f"make {verb} BASE={base} N=1 SEED={seed}", changed(seed),
+            ["patched"]) for seed in range(first, first + wanted)])
+    whole = matrix.report()
+    failed = sum(result.status is not Status.PASS for result in whole.results)
+    said = (f"{failed} of {wanted} not passed; with 95% confidence no more than "
+            f"{bound(failed, wanted):.1%} do not\n")
     if verb == "chaos":
-        judged = sum(bool(result.figures.get("whole")) for result in found)
-        said += f"\nin {judged} of {count} a stream in flight was whole, so that its DMA was judged"
-    whole.text = f"{verb} on {conf.base}\n\n{text}\n{said}\n{worst(found)}\n"
-    return whole.show(where)
+        judged = sum(bool(result.figures.get("whole")) for result in whole.results)
+        said += f"in {judged} of {wanted} a stream in flight was whole, so that its DMA was judged\n"
+    whole.text = whole.text.replace("\n\n", f"\n\n{said}\n", 1)
+    return whole.show(matrix.directory)
 
 
 def chaos() -> int:

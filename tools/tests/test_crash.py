@@ -258,12 +258,11 @@ def test_the_whole_report_is_json(tmp_path: Path) -> None:
     )
 
 
-def test_scenario_line() -> None:
+def test_a_crash_in_lines() -> None:
     """What either kernel did, also where a run has nothing to show."""
     lost = judge.Judgement([Result("patched", "the machine", Status.LOST, "QEMU ended (1) early")], 1.0)
-    text = report.line("x", {"unpatched": judgement(*BAD), "patched": lost}, Status.LOST, 3.0)
+    text = report.lines({"unpatched": judgement(*BAD), "patched": lost})
     assert text.splitlines() == [
-        "x                  LOST        3 s",
         "    unpatched  FAIL (rules 2, 4): 123456 accesses, 1234567 aborted, 99999 faulted, 3 misdirected; "
         "frames 1234 of 1235 (234 of 235 after the probe), reads 7, vmcore -",
         "    patched    LOST: QEMU ended (1) early",

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Many crashes: order, resume, stale results, what happens when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ..common import Err
+from ..crash import matrix
+from ..crash.matrix import Job, Matrix
+from ..results import Result, Status
+from .conftest import TOP
+
+JOBS = [Job(name, "default_defconfig", f"make x ONLY={name}") for name in ("a", "b", "c")]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def keys(**changed: str) -> dict[str, str]:
+    return {job.name: "1" for job in JOBS} | changed
+
+
+def good(job: Job, where: Path) -> Result:
+    with open(where / "ran", "a") as ran:
+        ran.write(job.name)
+    return Result("x", job.name, Status.PASS, "    all is well", {"rule 1": "PASS"})
+
+
+def bad_b(job: Job, where: Path) -> Result:
+    status = {"b": Status.FAIL, "c": Status.INVALID}.get(job.name, Status.PASS)
+    return Result("x", job.name, status, "    why")
+
+
+def dies_at_b(job: Job, where: Path) -> Result:
+    if job.name == "b":
+        raise RuntimeError
+    return good(job, where)
+
+
+def test_a_whole_one(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Matrix("soak", "6.12", JOBS, keys())
+    found.run(bad_b)
+    report = found.report()
+    assert [(row.name, row.status) for row in report.results] == [
+        ("a", Status.PASS), ("b", Status.FAIL), ("c", Status.INVALID)]
+    assert report.verdict is Status.FAIL and "1 passed, 2 failed" in report.text
+    # Each row has the command that repeats it, in the table and in the other forms.
+    assert all(f"make x ONLY={job.name}" in report.text for job in JOBS)
+    assert [row.figures["again"] for row in report.results] == [job.again for job in JOBS]
+    assert "0 queued, 0 running, 1 passed, 1 failed, 1 neither" in found.table()[-1]
+    assert "make x ONLY=c" in capsys.readouterr().out
+
+
+def test_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBS", "3")
+    found = Matrix("soak", "6.12", JOBS, keys())
+    begin = time.monotonic()
+    found.run(sleeps)
+    assert time.monotonic() - begin < 2.5 and len(found.done) == 3
+
+
+def sleeps(job: Job, where: Path) -> Result:
+    time.sleep(1)
+    return Result("x", job.name, Status.PASS)
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A matrix that ended in its second job."""
+    monkeypatch.setenv("JOBS", "1")
+    found = Matrix("soak", "6.12", JOBS, keys())
+    with pytest.raises(RuntimeError):
+        found.run(dies_at_b)
+    return found.directory
+
+
+def test_it_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    where = stopped(monkeypatch)
+    assert "the same command goes on" in capsys.readouterr().err
+    with open(where / matrix.ROWS, "a") as rows:
+        rows.write('{"suite": "x", "na')        # it was killed in the middle of a line
+    found = Matrix("soak", "6.12", JOBS, keys())
+    assert found.directory == where and list(found.done) == ["a"]
+    assert "1 of 3 are there\n" in capsys.readouterr().err
+    found.run(good)
+    assert (where / "ran").read_text() == "abc"
+    assert [row.status for row in found.report().results] == [Status.PASS] * 3
+    # What came to its end begins anew.
+    found.report().write(where)
+    assert Matrix("soak", "6.12", JOBS, keys()).done == {}
+
+
+def test_a_stale_row_runs_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    where = stopped(monkeypatch)
+    found = Matrix("soak", "6.12", JOBS, keys(a="2"))
+    assert found.directory == where and found.done == {}
+    assert "0 of 3 are there; 1 are of other kernels or tools" in capsys.readouterr().err
+    found.run(good)
+    assert (where / "ran").read_text() == "aabc"
+
+
+def test_what_proved_nothing_runs_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Matrix("soak", "6.12", JOBS, keys())
+    found.run(bad_b)
+    again = Matrix("soak", "6.12", JOBS, keys())    # no report was written
+    assert sorted(again.done) == ["a", "b"]
+
+
+def test_another_plan_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = stopped(monkeypatch)
+    assert Matrix("soak", "6.12", JOBS[:1], keys()).directory != where
+
+
+def test_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBS", "0")
+    with pytest.raises(Err, match="JOBS=0"):
+        matrix.at_once()
+    monkeypatch.delenv("JOBS")
+    assert 1 <= matrix.at_once() <= (os.cpu_count() or 1)
+
+
+DRIVER = """
+import os, time
+from pathlib import Path
+from tools import common
+from tools.crash.matrix import Matrix
+from tools.tests.test_matrix import JOBS, keys
+def run(job, where):
+    (where / f"pid-{job.name}").write_text(str(os.getpid()))
+    time.sleep(100)
+common.main(lambda: Matrix("soak", "6.12", JOBS, keys()).run(run))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_job_outlives_it(here: Path, how: signal.Signals) -> None:
+    process = subprocess.Popen([sys.executable, "-c", DRIVER], cwd=TOP, start_new_session=True)
+    pids: list[Path] = []
+    for _ in range(200):
+        time.sleep(0.05)
+        pids = [path for path in here.rglob("pid-*") if path.read_text()]
+        if pids:
+            break
+    os.killpg(process.pid, how) if how is signal.SIGINT else process.kill()
+    process.wait(10)
+    for path in pids:
+        for _ in range(100):
+            stat = Path(f"/proc/{path.read_text()}/stat")
+            if not stat.exists() or stat.read_text().split(")")[1].split()[0] == "Z":
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail(f"{path.name} is still there")
+    assert pids
+
+
+def test_rows_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = stopped(monkeypatch)
+    row = json.loads((where / matrix.ROWS).read_text())
+    assert row["status"] == "PASS" and row["figures"]["key"] == "1"
