@@ -11,7 +11,7 @@ PYTHON ?= /usr/bin/python3
 crash-test:	## fetch, patch, build, crash, judge: unpatched beside patched
 scenarios:	## the crash test in every scenario of configs/ [BASE= ONLY= JOBS=]
 soak:		## crashes at moments that chance has chosen [BASE= N= SEED= JOBS=]
-chaos:		## crashes with a stream table that chance has damaged [BASE= N= SEED= JOBS=]
+chaos:		## crashes with a stream table that chance has damaged [BASE= N= SEED= JOBS= WITHOUT=]
 check:		## the tests: host tools, unit tests and a few crashes on the default base
 check-fresh:	## the same in a new minimal root of each distribution [SUITE=]
 kunit:		## the driver's unit tests under QEMU [BASE= FILTER= ARGS= FLAVOUR=]

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -332,6 +333,7 @@ def the_refusal_was_said(evidence: Evidence) -> Found:
 
 
 TOO_MUCH = "kdump: stream table not adopted: it has too many damaged entries"
+STE_WORD_0 = ("Config", "S1CDMax", "S1Fmt", "S1ContextPtr")
 MAX_DAMAGE = 64                 # KDUMP_MAX_DAMAGE of the driver: it tells so many of them
 
 
@@ -341,13 +343,32 @@ def adopts(evidence: Evidence) -> bool:
     return evidence.which == "unpatched" or not (evidence.scenario.refusal or given_up)
 
 
+def became(evidence: Evidence) -> Counter[str]:
+    """How many damages of chance the crash kernel names, end their own streams, or look like good entries.
+
+    An L1 descriptor with Span 0 has no table (IHI0070 5.1), an STE without V or the top bit of Config
+    aborts (5.2). An entry that looks good is followed: its own stream may suffer, no other."""
+    first, _, crash = evidence.console.partition(PANIC_TEXT)
+    named = {int(sid, 0) for sid in re.findall(r"kdump: bad .* for StreamID (0x\w+):", crash)}
+    found: Counter[str] = Counter()
+    for what, sids, value in zip(re.findall(r"chaos: (.*?) (?:of|for) StreamIDs", first), evidence.hurt,
+                                 re.findall(r"chaos: .*?(?:becomes (0x\w+)|noise.*)", first)):
+        word = int(value or "0", 0)
+        ends = "L1" in what and not word & 0x1f or what in STE_WORD_0 and word & 0b1001 != 0b1001
+        found["named" if named & set(sids) else "end their streams" if ends else "look good"] += 1
+    return found
+
+
 def chance_struck(evidence: Evidence) -> Found:
     crash = evidence.console.partition(PANIC_TEXT)[2]
     cut = len(re.findall(r"kdump: bad .*, cut off", crash))
     busy = [stream["sid"] for stream in evidence.streams if stream["first_dma"] is not None]
     whole = len(busy) if adopts(evidence) else 0
-    said = f"{len(evidence.hurt)} damages, {cut} cut off, {whole} streams in flight that were whole"
-    figures = {"cut": cut, "whole": whole}
+    kinds = became(evidence)
+    told = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+    said = (f"{len(evidence.hurt)} damages ({told}), "
+            f"{cut} entries cut off, {whole} streams in flight that were whole")
+    figures = {"cut": cut, "whole": whole, **kinds}
     if len(evidence.hurt) != evidence.scenario.damages:
         return Status.INVALID, said, figures
     if TOO_MUCH in crash and cut != MAX_DAMAGE:

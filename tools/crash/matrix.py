@@ -65,7 +65,7 @@ class Matrix:
         self.done: dict[str, Result] = {}
         self.running: dict[str, float] = {}     # since when
         self.said = time.monotonic()            # when a log was told last how far it is
-        plan = json.dumps([verb, base, *self.jobs])
+        plan = json.dumps([verb, base, *(job.again for job in jobs)])
         self.directory = self._unfinished(plan) or run_directory(verb, base)
         (self.directory / PLAN).write_text(plan)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -52,6 +53,15 @@ def first_kernel(setup: Scenario, base: str) -> build.Kernel | None:
                        change=linear if "linear" in words else None)
 
 
+def without(check: str, store: Store, commit: str) -> str:
+    """With one of the driver's checks switched off."""
+    patch = TOP / "patches" / "test" / "without" / f"{check}.patch"
+    if not patch.is_file():
+        raise Err(f"CONFIG_CRASH_WITHOUT={check}: no such check",
+                  "choose one of: " + " ".join(sorted(path.stem for path in patch.parent.iterdir())), USAGE)
+    return store.apply(commit, [patch])
+
+
 def linear(store: Store, commit: str) -> str:
     """With a linear stream table where the SMMU can have two levels."""
     return store.apply(commit, series(TOP / "patches" / "test" / "linear"))
@@ -62,7 +72,8 @@ PATCHES = {"unpatched": 0, "patched": None}     # patches of the queue
 
 def kernels(base: str, which: str, setup: Scenario) -> tuple[build.Kernel, build.Kernel]:
     """The kernel that crashes, and the crash kernel."""
-    crash = build.build(base, PATCHES[which])
+    change = functools.partial(without, str(setup.without)) if setup.without and which == "patched" else None
+    crash = build.build(base, PATCHES[which], change=change)
     return first_kernel(setup, base) or crash, crash
 
 
@@ -166,13 +177,16 @@ def bound(failed: int, count: int) -> float:
     return high
 
 
-def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]]) -> int:
-    """N= crashes of the patched kernel, with what the seeds from SEED= on change in the default crash."""
+def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]], off: str = "") -> int:
+    """N= crashes of the patched kernel, with what the seeds from SEED= on change in the default crash.
+
+    Without the check `off` of the driver the verb passes if a crash does not."""
     first, wanted = number("SEED", 1), number("N", 10)
     base = config.load("default_defconfig").base
+    again = f"make {verb} BASE={base} N=1" + f" WITHOUT={off}" * bool(off)
     matrix = run_jobs(verb, base, [
-        Job(f"seed-{seed}", "default_defconfig", f"make {verb} BASE={base} N=1 SEED={seed}", changed(seed),
-            ["patched"]) for seed in range(first, first + wanted)])
+        Job(f"seed-{seed}", "default_defconfig", f"{again} SEED={seed}", changed(seed), ["patched"])
+        for seed in range(first, first + wanted)])
     whole = matrix.report()
     failed = sum(result.status is not Status.PASS for result in whole.results)
     said = (f"{failed} of {wanted} not passed; with 95% confidence no more than "
@@ -180,15 +194,29 @@ def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]]) -> int:
     if verb == "chaos":
         judged = sum(bool(result.figures.get("whole")) for result in whole.results)
         said += f"in {judged} of {wanted} a stream in flight was whole, so that its DMA was judged\n"
-    whole.text = whole.text.replace("\n\n", f"\n\n{said}\n", 1)
+    whole.text += f"\n{said}"
+    if off:
+        whole.control = whole.results
+        whole.results = [control(off, whole.control)]
+        whole.text += f"\n{whole.verdict}: {whole.results[0].detail}\n"
     return whole.show(matrix.directory)
+
+
+def control(off: str, rows: Sequence[Result]) -> Result:
+    """Did a crash fail without this check of the driver's?"""
+    hit = next((row.name for row in rows if row.status in (Status.FAIL, Status.LOST)), "")
+    said = f"found by {hit}" if hit else f"not found by {len(rows)} crashes"
+    return Result("chaos", f"without {off}", Status.PASS if hit else Status.FAIL,
+                  f"the driver without \"{off}\" is {said}")
 
 
 def chaos() -> int:
     """make chaos: the stream table is damaged right before the panic.
 
-    Every crash must give a vmcore, and the streams that are not damaged must not notice."""
-    return seeds("chaos", lambda seed: {"chaos": seed})
+    Every crash must give a vmcore, and the streams that are not damaged must not notice. WITHOUT= is a
+    control: it switches one of the driver's checks off, which chance must find."""
+    off = os.environ.get("WITHOUT", "")
+    return seeds("chaos", lambda seed: {"chaos": seed, "without": off}, off)
 
 
 def soak() -> int:

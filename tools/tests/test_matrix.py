@@ -15,6 +15,7 @@ import pytest
 
 from ..common import Err
 from ..crash import matrix
+from ..crash import test as crash
 from ..crash.matrix import Job, Matrix
 from ..results import Result, Status
 from .conftest import TOP
@@ -169,3 +170,18 @@ def test_rows_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
     where = stopped(monkeypatch)
     row = json.loads((where / matrix.ROWS).read_text())
     assert row["status"] == "PASS" and row["figures"]["key"] == "1"
+
+
+def test_a_control_of_chaos() -> None:
+    """It passes when chance finds that a check is off."""
+    rows = [Result("crash", "seed-0", Status.PASS), Result("crash", "seed-1", Status.LOST)]
+    assert crash.control("ids", rows).status is Status.PASS
+    assert "found by seed-1" in crash.control("ids", rows).detail
+    for weak in (Status.PASS, Status.INVALID, Status.ENVIRONMENT):
+        assert crash.control("ids", [Result("crash", "seed-0", weak)]).status is Status.FAIL
+
+
+def test_no_such_check() -> None:
+    with pytest.raises(Err, match="CONFIG_CRASH_WITHOUT=luck: no such check") as caught:
+        crash.without("luck", None, "")     # type: ignore[arg-type]
+    assert "containment ids pointer" in caught.value.next_step
