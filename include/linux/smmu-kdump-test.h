@@ -20,4 +20,8 @@
 #define SMMU_KDUMP_TEST_CHAOS \
 	"/sys/module/smmu_kdump_test/parameters/chaos"
 
+/* Writing the name of a moment here panics in it: see smmu-kdump-test.c */
+#define SMMU_KDUMP_TEST_MOMENT \
+	"/sys/module/smmu_kdump_test/parameters/moment"
+
 #endif /* _LINUX_SMMU_KDUMP_TEST_H */

@@ -92,11 +92,14 @@ class Evidence:
     vmcore: str = ""                    # what is wrong with the vmcore, or ""
     console: str = ""
     available_kib: int | None = None    # MemAvailable of the crash kernel
+    lost: str = ""                      # why the machine was given up, or ""
     control: Judgement | None = None    # of the unpatched kernel, when the patched one is judged
 
     @property
     def hurt(self) -> list[range]:
-        """The StreamIDs whose entries chance has damaged; what becomes of their DMA is not judged."""
+        """The StreamIDs whose DMA is not judged: chance has damaged their entries, or they have no power."""
+        if self.scenario.moment == "suspend":
+            return [range(NIC, NIC + 1)]
         found = re.findall(r"smmu_kdump_test: chaos: .* StreamIDs (0x\w+)-(0x\w+)",
                            self.console.partition(PANIC_TEXT)[0])
         return [range(int(first, 0), int(last, 0) + 1) for first, last in found]
@@ -294,7 +297,11 @@ def clean_logs(evidence: Evidence) -> Found:
     boots = len(re.findall(r"Booting Linux on physical CPU", evidence.console))
     if boots != 2:
         return Status.INVALID, f"the console has {boots} kernel logs, not 2", {}
-    bad = machine.complaints(evidence.console)
+    text = evidence.console
+    if evidence.scenario.moment:        # the crashed kernel may complain of what has ended it
+        crashed, _, rest = text.partition(PANIC_TEXT)
+        text = crashed + rest[rest.find("Booting Linux"):]
+    bad = machine.complaints(text)
     if bad:
         return Status.FAIL, f"{len(bad)} lines, first: {bad[0]}", {}
     return Status.PASS, "nothing in either kernel's log", {}
@@ -389,6 +396,22 @@ def the_scenario_took_effect(evidence: Evidence) -> Found:
     return Status.PASS, "the console shows it", {}
 
 
+SECOND_PANIC = "the crash kernel panics, too"
+
+
+def saves(evidence: Evidence) -> bool:
+    """Does the crash kernel live to save the vmcore?"""
+    return not evidence.scenario.second_panic
+
+
+def the_second_panic_ends_it(evidence: Evidence) -> Found:
+    if f"Kernel panic - not syncing: {SECOND_PANIC}" not in evidence.console:
+        return Status.INVALID, "the crash kernel did not panic", {}
+    if not evidence.lost.startswith("QEMU ended"):
+        return Status.FAIL, evidence.lost or "the machine went on to its shutdown", {}
+    return Status.PASS, "the machine resets itself", {}
+
+
 @dataclass(frozen=True)
 class Rule:
     number: int
@@ -402,9 +425,9 @@ RULES = (
     Rule(1, "DMA was in flight", dma_was_in_flight),
     Rule(2, "in-flight DMA survives", in_flight_dma_survives, adopts),
     Rule(3, "nothing is misdirected", nothing_is_misdirected),
-    Rule(4, "register discipline", register_discipline, adopts),
-    Rule(5, "data lands", data_lands, adopts),
-    Rule(6, "the vmcore opens", the_vmcore_opens),
+    Rule(4, "register discipline", register_discipline, lambda found: adopts(found) and saves(found)),
+    Rule(5, "data lands", data_lands, lambda found: adopts(found) and saves(found)),
+    Rule(6, "the vmcore opens", the_vmcore_opens, saves),
     Rule(7, "clean logs", clean_logs),
     Rule(8, "the control fails", the_control_fails,
          lambda evidence: evidence.control is not None and adopts(evidence)),
@@ -414,11 +437,12 @@ RULES = (
     Rule(11, "chance struck", chance_struck, lambda evidence: bool(evidence.scenario.chaos)),
     Rule(12, "the scenario took effect", the_scenario_took_effect, lambda evidence: bool(
         evidence.scenario.uefi or evidence.scenario.vhe or evidence.scenario.seen)),
+    Rule(13, "the second panic ends it", the_second_panic_ends_it, lambda evidence: not saves(evidence)),
 )
 
 
-def judge(evidence: Evidence, seconds: float = 0.0, lost: str = "") -> Judgement:
-    """All rules that apply; `lost` says why the machine was given up."""
+def judge(evidence: Evidence, seconds: float = 0.0) -> Judgement:
+    """All rules that apply."""
     found = []
     figures: dict[str, Any] = {}
     for rule in RULES:
@@ -426,8 +450,8 @@ def judge(evidence: Evidence, seconds: float = 0.0, lost: str = "") -> Judgement
             status, detail, counted = rule.judge(evidence)
             found.append(Result(evidence.which, f"rule {rule.number}: {rule.name}", status, detail, counted))
             figures.update(counted)
-    if lost:
-        found.append(Result(evidence.which, "the machine", Status.LOST, lost))
+    if evidence.lost and saves(evidence):
+        found.append(Result(evidence.which, "the machine", Status.LOST, evidence.lost))
     figures.update(memory(evidence))
     return Judgement(found, seconds, rows(evidence.trace), figures, evidence.trace)
 
@@ -491,8 +515,8 @@ def judge_run(run_: Run, which: str = "patched", control: Judgement | None = Non
                         console=(run_.directory / machine.CONSOLE).read_text(errors="replace"),
                         available_kib=int(available[0][0]) if available else None)
     if run_.lost and not gave_up:
-        evidence.vmcore = run_.lost
-        return judge(evidence, run_.seconds, run_.lost)
+        evidence.vmcore = evidence.lost = run_.lost
+        return judge(evidence, run_.seconds)
     _look_into_vmcore(run_, evidence)
     if gave_up:
         evidence.vmcore = run_.lost

@@ -24,6 +24,8 @@ FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 DAMAGE_CRASH_MEMORY = "crash-memory"
 # Of UEFI's memory map, as the kernel prints it with efi=debug
 EFI_REGION = re.compile(r"efi:   (0x[0-9a-f]+)-0x[0-9a-f]+ \[([^|]*?) *\|")
+# When the crashed kernel panics: smmu-kdump-test.c, and for the storm guest/init.c
+MOMENTS = ("", "cr0", "cmdq_err", "cmdq_full", "storm", "interrupt", "thread", "deaf", "oops", "suspend")
 L1_INDEX, L1_SPAN = 5, 9        # the descriptor that is damaged: StreamIDs 0x500 to 0x5ff, unused
 NIC, SLOW, DUMP = 0x8, 0x10, 0x18
 # StreamID -> what it is in the table: bus 0, device = StreamID / 8
@@ -49,6 +51,10 @@ class Scenario:
             raise Err(f"CONFIG_CRASH_DAMAGE={damage}: there are such regions with CONFIG_CRASH_UEFI=y alone",
                       "make menuconfig", USAGE)
 
+        if values["moment"] not in MOMENTS:
+            raise Err(f"CONFIG_CRASH_MOMENT={values['moment']}: no such moment",
+                      "one of: " + " ".join(MOMENTS[1:]), USAGE)
+
     @property
     def reads(self) -> int:
         """Reads for as long as the crash kernel takes to come to its disks, but not much longer:
@@ -70,6 +76,7 @@ class Scenario:
     def crash_cmdline(self) -> str:
         words = ["console=ttyAMA0 earlycon=pl011,0x9000000 ignore_loglevel nr_cpus=1 reset_devices"]
         words += [f"smmu_kdump_test.delay_ms={self.delay_ms}"] if self.delay_ms else []
+        words += ["smmu_kdump_test.die=1 panic=1"] if self.second_panic else []
         return " ".join([*words, f"smmu_kdump_test.settle_ms={SETTLE_MS}", self.cmdline_crash]).rstrip()
 
     def descriptor(self, crash_memory: Sequence[Sequence[str]], console: str) -> int | None:

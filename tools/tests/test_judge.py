@@ -541,7 +541,8 @@ def test_rule8_control(case: Case) -> None:
     # What the patched kernel did wrong weighs more.
     evidence.vmcore = "no panic message"
     assert judge.judge(evidence).verdict is FAIL
-    assert judge.judge(evidence, lost="QEMU ended early").verdict is Status.LOST
+    evidence.lost = "QEMU ended early"
+    assert judge.judge(evidence).verdict is Status.LOST
 
 
 def test_the_table_of_rules() -> None:
@@ -837,3 +838,34 @@ def test_what_is_in_a_vmcore(tmp_path: Path) -> None:
     assert look("sysrq", 3, whole)["error"]
     path.write_bytes(b"")
     assert look("sysrq", 3, whole)["error"]
+
+
+def test_rule13_second_panic() -> None:
+    """The machine ends by itself; that there is no vmcore is no failure then."""
+    console = f"Kernel panic - not syncing: {judge.SECOND_PANIC}\nRebooting in 1 seconds..\n"
+    early = "QEMU ended (0) early"
+    for said, lost, status in ((console, early, Status.PASS), (console, "no end after 9 s", Status.FAIL),
+                               (console, "", Status.FAIL), ("", early, Status.INVALID)):
+        evidence = judge.Evidence(a_scenario(second_panic=True), {}, console=said, lost=lost)
+        assert judge.the_second_panic_ends_it(evidence)[0] is status
+    assert not {4, 5, 6} & {rule.number for rule in judge.RULES if rule.applies(evidence)}
+    assert "die=1" in a_scenario(second_panic=True).crash_cmdline()
+
+
+def test_a_moment_may_be_complained_of() -> None:
+    """What the crashed kernel says of its end is no dirt; what comes before, or of the crash kernel, is."""
+    boot, oops = "Booting Linux on physical CPU 0x0\n", "Internal error: Oops\n"
+    end = f"{judge.PANIC_TEXT}, by an oops\n"
+
+    def status(console: str, moment: str = "oops") -> Status:
+        return judge.clean_logs(judge.Evidence(a_scenario(moment=moment), {}, console=console))[0]
+
+    assert status(boot + end + oops + boot) is Status.PASS
+    assert status(boot + oops + end + boot) is Status.FAIL
+    assert status(boot + end + boot + oops) is Status.FAIL
+    assert status(boot + end + oops + boot, "") is Status.FAIL
+
+
+def test_a_card_without_power_is_not_judged() -> None:
+    evidence = judge.Evidence(a_scenario(moment="suspend"), {})
+    assert not evidence.whole(NIC) and evidence.whole(DUMP)

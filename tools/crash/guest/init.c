@@ -8,7 +8,7 @@
  * It talks to the host over a virtio-serial port of its own, one line a fact,
  * and repeats every line on the console for the reader:
  *
- *	hello first|crash RELEASE	host answers: reads=N wait=MS cmdline=TEXT
+ *	hello first|crash RELEASE	host answers: reads=N wait=MS moment=NAME cmdline=TEXT
  *	crash-memory START END		what is reserved for the crash kernel, which
  *					later tells what it has
  *	memory KIB			MemAvailable in the crash kernel, before its devices are up
@@ -427,7 +427,20 @@ static void load_crash_kernel(const char *cmdline)
 		give_up("kexec cannot load the crash kernel: status %d", status);
 }
 
-static void first_kernel(int reads, int wait_ms, const char *cmdline)
+/* Until the panic, on another processor: a mapping is made and gone with each read */
+static void storm(void)
+{
+	int fd = open(disk("dump"), O_RDONLY | O_DIRECT);
+	char *buf = mmap(NULL, READ_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (fd < 0 || buf == MAP_FAILED || fork())
+		return;
+	for (;;)
+		if (pread(fd, buf, READ_SIZE, 0) != READ_SIZE)
+			_exit(1);
+}
+
+static void first_kernel(int reads, int wait_ms, const char *moment, const char *cmdline)
 {
 	const char *nic, *answer;
 	aio_context_t ctx = 0;
@@ -437,6 +450,8 @@ static void first_kernel(int reads, int wait_ms, const char *cmdline)
 	load_crash_kernel(cmdline);
 	nic_warm_up(nic);
 	queue_reads(&ctx, reads);
+	if (!strcmp(moment, "storm"))
+		storm();
 	usleep(wait_ms * 1000);
 	nic_ring(nic);
 	tell_done(ctx, reads);
@@ -448,7 +463,10 @@ static void first_kernel(int reads, int wait_ms, const char *cmdline)
 		give_up("cannot damage the stream table: %s", answer + 6);
 	if (strcmp(answer, "go"))
 		say("damaged");		/* which took a while */
-	write_file("/proc/sysrq-trigger", "c");
+	if (strcmp(moment, "none") && strcmp(moment, "storm"))
+		write_file(SMMU_KDUMP_TEST_MOMENT, moment);
+	else
+		write_file("/proc/sysrq-trigger", "c");
 	give_up("cannot panic");
 }
 
@@ -526,7 +544,7 @@ static const char *param(const char *params, const char *key, const char *fallba
 
 int main(void)
 {
-	char params[2048], path[300];
+	char params[2048], moment[16] = "none", path[300];
 	struct utsname uts;
 	int crashed;
 
@@ -547,7 +565,8 @@ int main(void)
 	snprintf(params, sizeof(params), "%s", hear());
 	if (crashed)
 		crash_kernel("17");
-	first_kernel(atoi(param(params, "reads=", "32")), atoi(param(params, "wait=", "0")),
+	sscanf(param(params, "moment=", "none"), "%15s", moment);
+	first_kernel(atoi(param(params, "reads=", "32")), atoi(param(params, "wait=", "0")), moment,
 		     param(params, "cmdline=",
 			   "console=ttyAMA0 ignore_loglevel nr_cpus=1 reset_devices"));
 	return 0;

@@ -12,6 +12,8 @@
  * smmu_kdump_test.damage_l1, written at run time, damages the SMMU's stream table
  * as a stray write of a crashing kernel would: without any invalidation.
  * smmu_kdump_test.chaos does so by chance, and to all levels of it.
+ * smmu_kdump_test.moment panics in a state that is hard to hit.
+ * smmu_kdump_test.die=1 lets a crash kernel panic, too, after the SMMU has probed.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -21,14 +23,31 @@
 #include <linux/delay.h>
 #include <linux/init.h>
 #include <linux/io.h>
+#include <linux/irq_work.h>
 #include <linux/kexec.h>
+#include <linux/kthread.h>
 #include <linux/moduleparam.h>
+#include <linux/pci.h>
 #include <linux/platform_device.h>
 #include <linux/prandom.h>
 #include <linux/printk.h>
 #include <linux/smmu-kdump-test.h>
+#include <linux/smp.h>
 
-/* IHI0070 6.3.24, 6.3.25 */
+/* IHI0070 6.3.9, 6.3.19, 6.3.24 to 6.3.28 */
+#define CR0			0x20
+#define CR0_SMMUEN		BIT(0)
+#define IRQ_CTRL		0x50
+#define GERROR			0x60
+#define GERRORN			0x64
+#define CMDQ_ERR		BIT(0)
+#define CMDQ_BASE		0x90
+#define CMDQ_ADDR		GENMASK_ULL(55, 5)
+#define CMDQ_LOG2SIZE		GENMASK(4, 0)
+#define CMDQ_PROD		0x98
+#define CMDQ_CONS		0x9c
+#define CMDQ_ENTRY		16		/* bytes */
+#define CMD_NONE		0xff		/* no such command */
 #define STRTAB_BASE		0x80
 #define STRTAB_BASE_ADDR	GENMASK_ULL(55, 6)
 #define STRTAB_BASE_CFG		0x88
@@ -303,6 +322,121 @@ static const struct kernel_param_ops chaos_ops = {
 module_param_cb(chaos, &chaos_ops, NULL, 0200);
 MODULE_PARM_DESC(chaos, "\"SEED COUNT\": damage the stream table by chance, so many times");
 
+/* Moments in which a kernel may panic */
+
+/* What the host looks for, in every kind of panic */
+#define PANIC_TEXT		"sysrq triggered crash"
+
+static void __noreturn die_now(void)
+{
+	panic(PANIC_TEXT);
+}
+
+/* The SMMU is being enabled: its queues are not yet */
+static void die_in_cr0_update(void __iomem *regs)
+{
+	writel(readl(regs + CR0) & CR0_SMMUEN, regs + CR0);
+	die_now();
+}
+
+/*
+ * The command queue has stopped at a command that there is not. It is @full: as
+ * many follow as it holds. The interrupt that would mend it is off.
+ */
+static void die_with_cmdq_err(void __iomem *regs, bool full)
+{
+	u64 base = readq(regs + CMDQ_BASE);
+	u32 size = BIT(base & CMDQ_LOG2SIZE), prod = readl(regs + CMDQ_PROD);
+	__le64 *entry = phys_to_virt(base & CMDQ_ADDR) + (prod & (size - 1)) * CMDQ_ENTRY;
+	unsigned int ms = 100;
+
+	writel(0, regs + IRQ_CTRL);
+	WRITE_ONCE(entry[0], cpu_to_le64(CMD_NONE));
+	wmb();
+	writel(full ? prod ^ size : (prod + 1) & (2 * size - 1), regs + CMDQ_PROD);
+	while (!((readl(regs + GERROR) ^ readl(regs + GERRORN)) & CMDQ_ERR) && ms--)
+		mdelay(1);
+	pr_info("GERROR 0x%x, CMDQ_PROD 0x%x, CMDQ_CONS 0x%x\n",
+		readl(regs + GERROR) ^ readl(regs + GERRORN), readl(regs + CMDQ_PROD),
+		readl(regs + CMDQ_CONS));
+	die_now();
+}
+
+static void die_in_interrupt(struct irq_work *work)
+{
+	die_now();
+}
+
+static int die_in_thread(void *unused)
+{
+	die_now();
+}
+
+/* A processor that no interrupt reaches: it can not be stopped */
+static void be_deaf(void *unused)
+{
+	local_irq_disable();
+	for (;;)
+		cpu_relax();
+}
+
+/* As the network card's driver leaves it: no DMA, no power */
+static void suspend_nic(void)
+{
+	struct pci_dev *pdev = pci_get_class(PCI_CLASS_NETWORK_ETHERNET << 8, NULL);
+
+	if (!pdev)
+		return;
+	pci_disable_device(pdev);
+	pci_set_power_state(pdev, PCI_D3hot);
+	pr_info("%s is in state D%d\n", pci_name(pdev), pdev->current_state);
+}
+
+static int moment_set(const char *val, const struct kernel_param *kp)
+{
+	static DEFINE_IRQ_WORK(work, die_in_interrupt);
+	static int *volatile nowhere;
+	void __iomem *regs = smmu_registers();
+
+	if (!regs)
+		return -ENODEV;
+	pr_info("moment: %s\n", val);
+	if (sysfs_streq(val, "interrupt"))
+		irq_work_queue(&work);
+	else if (sysfs_streq(val, "thread"))
+		kthread_run(die_in_thread, NULL, "die_in_thread");
+	else if (sysfs_streq(val, "deaf"))
+		smp_call_function(be_deaf, NULL, 0);
+	else if (sysfs_streq(val, "suspend"))
+		suspend_nic();
+	else if (sysfs_streq(val, "oops"))
+		pr_emerg(PANIC_TEXT ", by an oops\n");
+	else if (!sysfs_streq(val, "cr0") && !sysfs_streq(val, "cmdq_err") &&
+		 !sysfs_streq(val, "cmdq_full"))
+		return -EINVAL;
+
+	if (sysfs_streq(val, "interrupt") || sysfs_streq(val, "thread"))
+		msleep(1000);
+	if (sysfs_streq(val, "oops"))
+		*nowhere = 0;
+	local_irq_disable();
+	if (sysfs_streq(val, "cr0"))
+		die_in_cr0_update(regs);
+	if (sysfs_streq(val, "cmdq_err") || sysfs_streq(val, "cmdq_full"))
+		die_with_cmdq_err(regs, sysfs_streq(val, "cmdq_full"));
+	die_now();
+}
+
+static const struct kernel_param_ops moment_ops = {
+	.set = moment_set,
+};
+module_param_cb(moment, &moment_ops, NULL, 0200);
+MODULE_PARM_DESC(moment, "Panic, in the moment of this name");
+
+static bool die;
+module_param(die, bool, 0444);
+MODULE_PARM_DESC(die, "Panic in a crash kernel, after the SMMU has probed");
+
 static unsigned int settle_ms;
 module_param(settle_ms, uint, 0444);
 MODULE_PARM_DESC(settle_ms, "Hold a crash kernel for this long after the SMMU probed (ms)");
@@ -328,6 +462,8 @@ fs_initcall_sync(smmu_kdump_test_delay);
 static int __init smmu_kdump_test_settle(void)
 {
 	smmu_kdump_test_hold(settle_ms, "after the SMMU");
+	if (die && is_kdump_kernel())
+		panic("the crash kernel panics, too");
 	return 0;
 }
 /*
