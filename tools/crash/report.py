@@ -86,7 +86,7 @@ def lines(runs: Runs) -> str:
     """A crash in a line for each kernel: what it did. And what chance had damaged."""
     def figures(run: Judgement) -> str:
         if "frames_due" not in run.figures:
-            return f"{run.verdict}: {run.why}"
+            return f"{run.verdict}: {run.why}".removesuffix(": ")
         total, facts = _total(run.rows), _facts(run)
         lost = f"{total.aborted} aborted, {total.faulted} faulted, {total.misdirected} misdirected"
         frames, _, probed = facts["frames landed"].partition(", after the probe ")

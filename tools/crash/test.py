@@ -43,14 +43,14 @@ def first_kernel(setup: Scenario, base: str) -> build.Kernel | None:
     words = set(setup.first_kernel.split())
     if not words:
         return None
-    if words - {"newest", "other", "unpatched", "linear"}:
+    if words - {"newest", "other", "unpatched", "linear", "4k", "64k"}:
         raise Err(f"CONFIG_CRASH_FIRST_KERNEL={setup.first_kernel}: not understood", "make menuconfig", USAGE)
     if words & {"newest", "other"}:
         if os.environ.get("KSRC"):
             raise Err("KSRC= is one kernel, and this scenario crashes another", "leave KSRC= away", USAGE)
         base = bases.newest(base if "other" in words else "").name
-    return build.build(base, 0 if "unpatched" in words else None,
-                       change=linear if "linear" in words else None)
+    return build.build(base, 0 if "unpatched" in words else None, "64k" if "64k" in words else "",
+                       linear if "linear" in words else None)
 
 
 def without(check: str, store: Store, commit: str) -> str:
@@ -73,7 +73,7 @@ PATCHES = {"unpatched": 0, "patched": None}     # patches of the queue
 def kernels(base: str, which: str, setup: Scenario) -> tuple[build.Kernel, build.Kernel]:
     """The kernel that crashes, and the crash kernel."""
     change = functools.partial(without, str(setup.without)) if setup.without and which == "patched" else None
-    crash = build.build(base, PATCHES[which], change=change)
+    crash = build.build(base, PATCHES[which], str(setup.flavour), change)
     return first_kernel(setup, base) or crash, crash
 
 

@@ -306,11 +306,12 @@ def test_the_machine_that_a_scenario_asks_for() -> None:
 
 
 @pytest.mark.parametrize(("words", "built"), [
-    ("", None), ("unpatched", ("6.12", 0, None)), ("newest", ("7.3", None, None)),
-    ("other unpatched", ("7.3", 0, None)), ("linear", ("6.12", None, crash.linear))])
+    ("", None), ("unpatched", ("6.12", 0, "", None)), ("newest", ("7.3", None, "", None)),
+    ("other unpatched", ("7.3", 0, "", None)), ("linear", ("6.12", None, "", crash.linear)),
+    ("4k", ("6.12", None, "", None)), ("64k unpatched", ("6.12", 0, "64k", None))])
 def test_the_kernel_that_crashes(monkeypatch: pytest.MonkeyPatch, words: str, built: object) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(build, "build", lambda base, count, change: asked.append((base, count, change)))
+    monkeypatch.setattr(build, "build", lambda *words: asked.append(words))
     crash.first_kernel(a_scenario(first_kernel=words), "6.12")
     assert asked == ([built] if built else [])
 
