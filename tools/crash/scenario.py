@@ -20,6 +20,7 @@ from ..queue.config import Value
 SETTLE_MS = 100                 # that the crash kernel is held after the SMMU's probe: frames fall there
 RING = 3500                     # frames that the network card's ring may be asked to hold
 TRACE = "trace.log"
+DTB = "machine.dtb"
 FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 DAMAGE_CRASH_MEMORY = "crash-memory"
 # Of UEFI's memory map, as the kernel prints it with efi=debug
@@ -51,6 +52,9 @@ class Scenario:
             raise Err(f"CONFIG_CRASH_DAMAGE={damage}: there are such regions with CONFIG_CRASH_UEFI=y alone",
                       "make menuconfig", USAGE)
 
+        if self.not_coherent and self.uefi:
+            raise Err("CONFIG_CRASH_NOT_COHERENT=y is of a device tree, and CONFIG_CRASH_UEFI=y has none",
+                      "make menuconfig", USAGE)
         if values["moment"] not in MOMENTS:
             raise Err(f"CONFIG_CRASH_MOMENT={values['moment']}: no such moment",
                       "one of: " + " ".join(MOMENTS[1:]), USAGE)
@@ -103,6 +107,7 @@ class Scenario:
             *machine.command(qemu, image, self.first_cmdline(), machine=board, memory=self.ram,
                              cpu="max,pauth-impdef=on" if self.vhe else machine.CPU),
             *(["-bios", FIRMWARE] if self.uefi else []),
+            *(["-dtb", DTB] if self.not_coherent else []),
             "-msg", "timestamp=on", "-D", TRACE, "-d", "guest_errors,trace:smmuv3_*", "-initrd", str(initrd),
             "-netdev", "dgram,id=n0,local.type=unix,local.path=nic.sock,"
                        "remote.type=unix,remote.path=host.sock",

@@ -82,7 +82,7 @@ def crash_test(conf: config.Config, whiches: Sequence[str] = ("unpatched", "patc
     """`changed`: values that come before the configuration's."""
     base = conf.base
     setup = Scenario(conf.starting("CRASH_") | changed)
-    deps.need("vmcore", "kernel", *(["uefi"] if setup.uefi else []))
+    deps.need("vmcore", "kernel", *(["uefi"] if setup.uefi else []), *(["dtb"] if setup.not_coherent else []))
     qemu, name = machine.find()
     top = run_directory("crash-test", base, SPACE)
     runs: dict[str, judge.Judgement] = {}
@@ -119,8 +119,9 @@ def scenarios() -> int:
     base = config.load("default_defconfig").base
     jobs = []
     for name, uefi in itertools.product(["default_defconfig", *names], (False, True)):
-        if config.load(name)["CRASH_UEFI"] and not uefi:
-            continue            # there is no such region without UEFI
+        conf = config.load(name)
+        if conf["CRASH_UEFI"] and not uefi or conf["CRASH_NOT_COHERENT"] and uefi:
+            continue            # the scenario is of one firmware
         row = name.removesuffix("_defconfig") + "-uefi" * uefi
         jobs.append(Job(row, name, f"make scenarios BASE={base} ONLY={row}", {"uefi": uefi}))
     only = os.environ.get("ONLY", "").replace(",", " ").split()

@@ -20,8 +20,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import common
 from ..machine import CONSOLE, Machine
-from .scenario import L1_INDEX, Scenario
+from .scenario import DTB, L1_INDEX, Scenario
 
 READ_SIZE = 128 << 10           # as in guest/init.c
 BLOCKS = 64                     # of the slow disk at least; the guest reads the first of them
@@ -106,6 +107,14 @@ class Run:
         return [line.split()[1:] for _, line in self.marks if line.split()[0] == word]
 
 
+def not_coherent(directory: Path, argv: Sequence[str]) -> None:
+    """QEMU's own device tree, but for the SMMU, whose table walks are not coherent."""
+    board, kernel = argv.index("-M") + 1, argv.index("-kernel")
+    common.run([*argv[:board], f"{argv[board]},dumpdtb={DTB}", *argv[board + 1:kernel]], cwd=directory)
+    common.run(["fdtput", "-d", DTB, "/smmuv3@9050000", "dma-coherent"], cwd=directory)
+    common.run(["fdtput", DTB, "/smmuv3@9050000", "dma-noncoherent"], cwd=directory)
+
+
 def boot(directory: Path, argv: Sequence[str], scenario: Scenario,
          progress: Callable[[str], None] = lambda text: None) -> Run:
     """Run the machine to its end. What QEMU itself refuses is an Err."""
@@ -115,6 +124,8 @@ def boot(directory: Path, argv: Sequence[str], scenario: Scenario,
             disk.write(expected_block(run.nonce, index))
     with open(directory / "vmcore", "wb") as disk:
         disk.truncate(DUMP_DISK)
+    if scenario.not_coherent:
+        not_coherent(directory, argv)
     with Machine(directory, argv, scenario.timeout_s) as vm:
         vm.bind("host.sock")
         channel = vm.connect("verdict.sock", socket.SOCK_STREAM)

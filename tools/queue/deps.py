@@ -27,6 +27,7 @@ NEEDS: dict[str, dict[str, str]] = {
               "libc6-dev-arm64-cross": "/usr/aarch64-linux-gnu/include/stdio.h"},
     "qemu": {"qemu-system-arm": "qemu-system-aarch64"},
     "uefi": {"qemu-efi-aarch64": "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"},
+    "dtb": {"device-tree-compiler": "fdtput"},
     "vmcore": {"python3-drgn": "py:drgn"},
     "fresh": {"mmdebstrap": "mmdebstrap", "util-linux": "unshare", "mount": "mount", "git": "git"},
     "tests": {"python3-pytest": "py:pytest", "gnupg": "gpg", "cpio": "cpio", "gcc": "gcc",
