@@ -32,6 +32,7 @@ from .trace import read_trace
 from .workload import Run
 
 PANIC_TEXT = "sysrq triggered crash"
+SMMU_OFF = "the SMMU is off"    # a refusal: DMA goes past it
 MIN_TRANSLATIONS = 32
 IN_FLIGHT = 2                   # frames that may not have reached the card; see workload.Sender
 RING_MARGIN = 128               # descriptors that may have been used up since the guest looked
@@ -156,7 +157,8 @@ def _name(sid: int) -> str:
 
 def dma_was_in_flight(evidence: Evidence) -> Found:
     trace = evidence.trace
-    each = {s["sid"]: _total(s, OLD, "bypassed" if _identity(s) else "translated")
+    past = ["disabled"] if evidence.scenario.refusal == SMMU_OFF else []
+    each = {s["sid"]: _total(s, OLD, "bypassed" if _identity(s) else "translated", *past)
             for s in trace["streams"]}
     total = sum(each.values())
     said = ", ".join(f"{_name(sid)} {count}" for sid, count in sorted(each.items()) if count)
@@ -332,7 +334,8 @@ def the_damage_was_seen(evidence: Evidence) -> Found:
 def the_refusal_was_said(evidence: Evidence) -> Found:
     crash = evidence.console.partition(PANIC_TEXT)[2]
     said = re.findall(r"kdump: stream table not adopted: (.*)", crash)
-    if "kdump: adopted" in crash or not evidence.trace["cleared_smmuen"]:
+    off = evidence.scenario.refusal == SMMU_OFF
+    if "kdump: adopted" in crash or not (evidence.trace["cleared_smmuen"] or off):
         return Status.FAIL, "the crash kernel adopts the table, or does not reset the SMMU", {}
     if not any(line.startswith(evidence.scenario.refusal) for line in said):
         return Status.FAIL, f"the crash kernel does not refuse, or for another reason: {said or 'none'}", {}
