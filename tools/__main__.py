@@ -55,7 +55,7 @@ VERBS: dict[str, Callable[[], int]] = {
     "check": check.main,
     "check-fresh": fresh.main,
     "kunit": kunit.main,
-    "mutants": mutants.main,
+    "mutants": lambda: mutants.main(test.catches),
     "gate": gate.main,
     "bench": lambda: bench.main(test.memory),
     "tree": tree.tree,

@@ -90,10 +90,8 @@ def crash_test(conf: config.Config, whiches: Sequence[str] = ("unpatched", "patc
     for which in whiches:
         first, built = kernels(base, which, setup)
         keys[which] = {"first": first.key, "crash": built.key}
-        initrd = guest.initrd(built.image)
         (top / which).mkdir()
-        with stage(f"crashing {base} {which}") as step:
-            ran = workload.boot(top / which, setup.command(qemu, first.image, initrd), setup, step.update)
+        ran = boot(top / which, qemu, setup, first, built)
         with stage(f"judging {base} {which}"):
             runs[which] = judge.judge_run(ran, which, runs.get("unpatched"))
     about = {"qemu": name, "kernels": keys, "scenario": setup.values,
@@ -102,6 +100,25 @@ def crash_test(conf: config.Config, whiches: Sequence[str] = ("unpatched", "patc
     found = Report("crash-test", base, runs["patched"].results, about, control)
     found.text = report.page(base, name, setup, runs, found.verdict)
     return Crash(runs, found, top)
+
+
+def boot(where: Path, qemu: Sequence[str], setup: Scenario, first: build.Kernel,
+         crash: build.Kernel) -> workload.Run:
+    initrd = guest.initrd(crash.image)
+    with stage(f"crashing {crash.release} {where.name}") as step:
+        return workload.boot(where, setup.command(qemu, first.image, initrd), setup, step.update)
+
+
+def catches(base: str, crash: build.Kernel, words: str) -> str:
+    """Of the default crash with this crash kernel and more words on its command line: the rules that fail.
+
+    Nothing, if it passes, and also if it proves nothing."""
+    setup = Scenario(config.load("default_defconfig").starting("CRASH_") | {"cmdline_crash": words})
+    deps.need("vmcore")
+    where = run_directory("crash-test", base, SPACE) / "patched"
+    where.mkdir()
+    run = judge.judge_run(boot(where, machine.find()[0], setup, build.build(base), crash))
+    return run.why if run.verdict in (Status.FAIL, Status.LOST) else ""
 
 
 def main() -> int:

@@ -2,8 +2,9 @@
 """make mutants: does a unit test fail for every way in which the series could be wrong?
 
 One test kernel has all mutants of the lines that the series adds to the driver, each behind a
-number on the kernel's command line. It is booted once for each. A mutant with which every case
-passes is a gap in the cases, unless EQUIVALENT says why it changes nothing.
+number on the kernel's command line. It is booted once for each. With a mutant that every case
+passes it is the crash kernel of a crash test. If that passes, too, there is a gap in the tests,
+unless EQUIVALENT says why the mutant changes nothing, or OUT_OF_REACH why no test can see it.
 
     BASE=       the base
     MUTANTS=    only these: numbers or names of functions, separated by commas
@@ -18,12 +19,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..common import USAGE, Err, Stage, stage
+from ..common import INVALID, USAGE, Err, Stage, stage
 from ..machine import CONSOLE
 from ..queue import config
 from ..queue.store import Store, is_own
@@ -34,6 +35,7 @@ DRIVER = "drivers/iommu/arm/arm-smmu-v3"
 FILES = ("arm-smmu-v3.c", "arm-smmu-v3.h", "arm-smmu-v3-sva.c")
 RANDOM_TESTS = "drivers/iommu/arm/kdump-test/smmu-kdump-random.c"
 FLAVOUR = "mutants"
+WORD = "arm_smmu_v3.kdump_mutant={}"
 # Time is counted in instructions, and does not pass while the machine sleeps: no case depends on
 # what else the host does, and none waits.
 QEMU = ("-smp", "1", "-icount", "shift=4,sleep=off")
@@ -43,12 +45,57 @@ LIMIT_S, LIMIT_TIMES = 30, 5    # a boot takes no longer than this, and so many 
 GRACE_S = 1.0                   # how long a boot goes on after the first case that failed
 SHORT = 72                      # characters of a change in the table
 
-# Mutants that change nothing a case could see: (function, old text, new text, why). White space does not
-# count; the second of two with one text in a function has " #2" behind the new one.
-EQUIVALENT: tuple[tuple[str, str, str, str], ...] = (
-    ("arm_smmu_kdump_scan_cdtab", "cdmax > split", "cdmax >= split",
-     "where the two are equal, one leaf is what both say: 1 << (cdmax - split) is 1"),
-)
+# (base, crash kernel, words of its command line): the rules of the crash test that fail
+Crash = Callable[[str, build.Kernel, str], str]
+
+# Mutants that change nothing, and those that no test here can see: why, and of each its function, old text
+# and new text. White space does not count; the second of two with one text in a function has " #2" behind
+# the new one.
+Excuses = Mapping[str, Sequence[tuple[str, str, str]]]
+EQUIVALENT: Excuses = {
+    "where the two are equal, one leaf is what both say: 1 << (cdmax - split) is 1": (
+        ("arm_smmu_kdump_scan_cdtab", "cdmax > split", "cdmax >= split"),),
+    "VMID 0 has been refused before, so that no id is 0": (
+        ("arm_smmu_kdump_scan_ste", "ret >= 0", "ret > 0"),),
+    "an ida that is all zeroes works; only its lock's name is missing": (
+        ("arm_smmu_kdump_adopt_strtab", "ida_init(&smmu->vmid_map);", ""),),
+    "in a crash kernel the whole condition is false; the rest of it is the base's own": (
+        ("arm_smmu_device_hw_probe", "IS_ENABLED(CONFIG_PCI_PRI)", "!(IS_ENABLED(CONFIG_PCI_PRI))"),
+        ("arm_smmu_device_hw_probe", "reg & IDR0_PRI", "!(reg & IDR0_PRI)"),
+        ("arm_smmu_device_hw_probe", "reg & IDR0_PRI", "reg"),
+        ("arm_smmu_device_hw_probe", "arm_smmu_sva_supported(smmu)", "!(arm_smmu_sva_supported(smmu))")),
+}
+OUT_OF_REACH: Excuses = {
+    "only the figures of the line that tells of the adoption are others": (
+        ("arm_smmu_kdump_scan_stes", "scan->live++;", ""),
+        ("arm_smmu_kdump_scan_stes", "continue;", " #2"),
+        ("arm_smmu_kdump_scan_stes", "scan->cut++;", ""),
+        ("arm_smmu_kdump_scan_2lvl", "scan->cut += STRTAB_NUM_L2_STES;", "")),
+    "only a warning is given, or not": (
+        ("arm_smmu_setup_unique_irqs", "!is_kdump_kernel()", "!(!is_kdump_kernel()) #2"),
+        ("arm_smmu_setup_irqs", "ret < 0", "!(ret < 0)"),
+        ("arm_smmu_setup_irqs", "ret < 0", "ret <= 0")),
+    "a mapping that is not undone costs address space, and nobody counts it": (
+        ("arm_smmu_kdump_map", "win->va", "!(win->va)"),
+        ("arm_smmu_kdump_map", "memunmap(win->va);", ""),
+        ("arm_smmu_kdump_adopt_strtab", "i < KDUMP_LEVELS", "!(i < KDUMP_LEVELS)"),
+        ("arm_smmu_kdump_adopt_strtab", "scan.win[i].va", "!(scan.win[i].va)"),
+        ("arm_smmu_kdump_adopt_strtab", "memunmap(scan.win[i].va);", "")),
+    "in the unit tests the mapping is the linear map, whatever its size": (
+        ("arm_smmu_kdump_map", "addr + size", "addr #2"),
+        ("arm_smmu_kdump_map", "win->end - win->start", "win->end #2")),
+    "no test lets a small allocation fail": (
+        ("arm_smmu_kdump_scan_strtab", "-ENOMEM", "0 #2"),
+        ("arm_smmu_kdump_adopt_strtab", "-ENOMEM", "0"),
+        ("arm_smmu_kdump_adopt_strtab", "goto err_drop;", ""),
+        ("arm_smmu_kdump_adopt_strtab", "goto err_drop;", " #2")),
+    "a devres group that stays open is some bytes of memory": (
+        ("arm_smmu_kdump_reset", "devres_remove_group(smmu->dev, group);", ""),),
+    "an SMMU of the tests has no other option": (
+        ("arm_smmu_device_probe", "smmu->options & ARM_SMMU_OPT_KDUMP_ADOPT", "smmu->options"),),
+    "no device of the tests has SVA": (
+        ("arm_smmu_sva_domain_alloc", "arm_smmu_alloc_asid(smmu, smmu_domain, &asid)", "0"),),
+}
 
 # What only talks, or lets others run, or asserts
 SILENT = re.compile(r"(dev|pr)_(err|warn|info|dbg|notice)\w*$|cond_resched$|lockdep_assert\w*$|guard$|"
@@ -525,7 +572,7 @@ class Boots:
         watch = Watch(ends=number != 0)
         try:
             found = kunit.boot(self.image, directory, self.there, glob, [
-                f"arm_smmu_v3.kdump_mutant={number}", *args], more=QEMU, limit=self.limit, progress=watch)
+                WORD.format(number), *args], more=QEMU, limit=self.limit, progress=watch)
             seen = judged(found)
         except Enough:
             log = (directory / CONSOLE).read_text(errors="replace")
@@ -560,17 +607,19 @@ def chosen(mutants: Sequence[Mutant], words: str) -> list[Mutant]:
     return [one for one in mutants if not wanted or {str(one.number), one.function} & wanted]
 
 
-def equivalents() -> dict[tuple[str, str, str], str]:
-    return {(function, plain(old), plain(new)): why for function, old, new, why in EQUIVALENT}
+def excuses() -> dict[tuple[str, str, str], str]:
+    return {(function, plain(old), plain(new)): f"{kind}: {why}"
+            for kind, known in (("equivalent", EQUIVALENT), ("out of reach", OUT_OF_REACH))
+            for why, changes in known.items() for function, old, new in changes}
 
 
 def verdict(one: Mutant, seen: Seen, base: str) -> Result:
     """A mutant's result."""
-    why = equivalents().get(one.key, "")
+    why = excuses().get(one.key, "")
     if why and seen.by:
-        status, detail = Status.FAIL, f"stale: it is on the list of equivalents, but caught by {seen.by}"
+        status, detail = Status.FAIL, f"stale: it has an excuse, but is caught by {seen.by}"
     elif why:
-        status, detail = Status.SKIPPED, f"equivalent: {why}"
+        status, detail = Status.SKIPPED, why
     elif seen.by:
         status, detail = Status.PASS, f"caught by {seen.by}"
     else:
@@ -588,18 +637,21 @@ def page(base: str, mutants: Sequence[Mutant], seen: Mapping[int, Seen], results
         found = seen[one.number]
         more = f", {found.failed}{'+' * found.cut} failed" if found.failed > 1 or found.cut else ""
         by = f"{found.by.replace('arm_smmu_v3_', '')}{more}" if found.by else "NOT CAUGHT"
-        by = {Status.SKIPPED: "(equivalent)", Status.FAIL: f"{by} !"}.get(result.status, by)
+        excuse = f"({result.detail.partition(':')[0]})"
+        by = {Status.SKIPPED: excuse, Status.FAIL: f"{by} !"}.get(result.status, by)
         rows.append([str(one.number), f"{one.file}:{one.line} {one.function}", one.change, by])
     bad = [f"{result.status} {result.suite} {result.name}\n    {result.detail}"
            for result in results if result.status is Status.FAIL]
     ends = [seen[one.number].by.split()[0] for one in mutants if seen[one.number].by]
     counts = count(results)
     missed = sum(not seen[one.number].by for one in mutants) - counts[Status.SKIPPED]
+    same = sum(result.detail.startswith("equivalent") for result in results)
     keys = {one.key for one in mutants}
-    left = [f"note: the list of equivalents has one that is not on this base: {function}: {old} -> {new}"
-            for function, old, new in equivalents() if (function, old, new) not in keys]
+    left = [f"note: an excuse is for one that is not on this base: {function}: {old} -> {new}"
+            for function, old, new in excuses() if (function, old, new) not in keys]
     summary = (f"mutants {base}: {len(mutants)}, {len(ends)} caught (crash {ends.count('crash')}, hang "
-               f"{ends.count('hang')}), {missed} not caught, {counts[Status.SKIPPED]} equivalent")
+               f"{ends.count('hang')}), {missed} not caught, {same} equivalent, "
+               f"{counts[Status.SKIPPED] - same} out of reach")
     return "\n".join([table(rows, left=4), *bad, *left * (not os.environ.get("MUTANTS")), "", summary])
 
 
@@ -624,7 +676,18 @@ def judge(boots: Boots, mutants: Sequence[Mutant], name: str, runs: str) -> tupl
     return seen, Seen()
 
 
-def run_mutants(base: str) -> tuple[Report, Path]:
+def crashed(base: str, built: build.Kernel, mutants: Sequence[Mutant], seen: dict[int, Seen],
+            crash: Crash) -> None:
+    """Those that no case has caught, in a crash kernel. The control comes first."""
+    left = [one.number for one in mutants if not seen[one.number].by and one.key not in excuses()]
+    for number in [0, *left] if left else []:
+        by = crash(base, built, WORD.format(number))
+        if by and not number:
+            raise Err(f"the crash test fails without a mutant: {by}", f"make crash-test BASE={base}", INVALID)
+        seen.setdefault(number, Seen()).by = f"crash test, {by}" * bool(by)
+
+
+def run_mutants(base: str, crash: Crash) -> tuple[Report, Path]:
     """All mutants of a base, and the directory of the run."""
     made = Mutated()
     built = build.build(base, flavour=FLAVOUR, change=made)
@@ -632,6 +695,8 @@ def run_mutants(base: str) -> tuple[Report, Path]:
     where = run_directory("mutants", base)
     boots = Boots(built.image, where, kunit.reader(Store(base)))
     seen, control = judge(boots, mutants, f"mutants {base}", made.runs)
+    if not control.by:
+        crashed(base, built, mutants, seen, crash)
     if control.by:
         results = [Result("control", "no mutant", Status.INVALID,
                           f"the cases fail without a mutant, so nothing is proved: {control.detail}")]
@@ -645,7 +710,7 @@ def run_mutants(base: str) -> tuple[Report, Path]:
     return report, where
 
 
-def main() -> int:
+def main(crash: Crash) -> int:
     """make mutants"""
-    report, where = run_mutants(os.environ.get("BASE") or config.load().base)
+    report, where = run_mutants(os.environ.get("BASE") or config.load().base, crash)
     return report.show(where)

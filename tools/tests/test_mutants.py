@@ -236,8 +236,8 @@ def test_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mutants.verdict(a_mutant(), caught, "9.8").status is PASS
     result = mutants.verdict(a_mutant(), missed, "9.8")
     assert result.status is FAIL and "make mutants BASE=9.8 MUTANTS=1" in result.detail
-    monkeypatch.setattr(mutants, "EQUIVALENT", (("f", "a < \n b", "!(a <  b)", "both are 0"),
-                                                ("g", "x", "y", "elsewhere")))
+    monkeypatch.setattr(mutants, "EQUIVALENT", {"both are 0": [("f", "a < \n b", "!(a <  b)")],
+                                                "elsewhere": [("g", "x", "y")]})
     result = mutants.verdict(a_mutant(), missed, "9.8")
     assert result.status is SKIPPED and "both are 0" in result.detail
     # Caught all the same: the entry is stale.
@@ -248,19 +248,20 @@ def test_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mutants, "EQUIVALENT", (("f", "b", "!(b)", "why"), ("gone", "x", "y", "why")))
+    monkeypatch.setattr(mutants, "EQUIVALENT", {"why": [("f", "b", "!(b)"), ("gone", "x", "y")]})
     several = [a_mutant(1), a_mutant(2, "b"), a_mutant(3, "c"), a_mutant(4, "d")]
     seen = {1: Seen("adopt", 3, True), 2: Seen(), 3: Seen(), 4: Seen("hang after write_ste", 1)}
     results = [mutants.verdict(one, seen[one.number], "9.8") for one in several]
     text = mutants.page("9.8", several, seen, results)
-    assert "mutants 9.8: 4, 2 caught (crash 0, hang 1), 1 not caught, 1 equivalent" in text
+    assert "mutants 9.8: 4, 2 caught (crash 0, hang 1), 1 not caught, 1 equivalent, 0 out of reach" in text
     assert "adopt, 3+ failed" in text and "NOT CAUGHT" in text and "not on this base: gone: x -> y" in text
     assert worst(results) is FAIL
 
 
-def test_every_equivalent_has_a_reason() -> None:
-    assert all(len(why) > 20 for *_, why in mutants.EQUIVALENT)
-    assert len(mutants.equivalents()) == len(mutants.EQUIVALENT)
+def test_every_excuse_has_a_reason() -> None:
+    known = {**mutants.EQUIVALENT, **mutants.OUT_OF_REACH}
+    assert all(len(why) > 20 for why in known)
+    assert len(mutants.excuses()) == sum(map(len, known.values()))
 
 
 def test_words_that_are_no_mutants() -> None:
@@ -318,6 +319,13 @@ def driver(project: Project, there: Path) -> Project:
         return Kernel(Path("Image"), "9.8.7", key)
         images = store.here""").replace('deps.need("kernel")', "").replace(
         "compiler(), repr", '"gcc", repr'))
+    # A crash test that fails with the mutants of CAUGHT
+    crash = project.top / "tools" / "crash" / "test.py"
+    crash.write_text(crash.read_text() + """
+
+def catches(base, crash, words):
+    return "rule 2" if words.split("=")[1] in os.environ.get("CAUGHT", "").split() else ""
+""")
     (project.top.parent / "console").write_text(stamped(BOOT + GOOD + OFF))
     (project.top.parent / "fault").write_text("")
     return project
@@ -355,6 +363,14 @@ def test_one_that_only_the_random_tables_catch(driver: Project) -> None:
     console(driver, "1", BAD)
     console(driver, "2-random", BAD)
     assert "2 caught" in driver.verb("mutants", code=0).stdout
+
+
+def test_one_that_only_a_crash_catches(driver: Project) -> None:
+    console(driver, "1", BAD)
+    said = driver.verb("mutants", code=0, CAUGHT="2").stdout
+    assert re.search(r"-> \(nothing\) +crash test, rule 2", said) and "2 caught" in said
+    # With a control that fails no crash proves anything.
+    assert "fails without a mutant: rule 2" in driver.verb("mutants", code=4, CAUGHT="0 2").stderr
 
 
 @pytest.mark.parametrize("name", ["0", "0-random"])
