@@ -8,7 +8,7 @@ Each room may use those above it in this list and none below (tests/test_style.p
     queue       a base's source and its patches: manifest, archive, configuration, store, edit tree
     machine     QEMU: which one, its start, its deadline, its end, its console
     kernel      the kernels of a base: build, unit tests, mutants, gate, bench
-    crash       the crash test: scenario, workload, guest, judge, report; many of them: matrix
+    crash       the crash test: scenario, workload, guest, judge, report, picture; many of them: matrix
     check       make check
     fresh       make check-fresh
     __main__    the table of the verbs

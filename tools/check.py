@@ -63,7 +63,7 @@ def crash(changed: dict[str, config.Value]) -> tuple[Report, Path]:
 
 def main() -> int:
     """make check"""
-    deps.need("tests", "config", "archive", "tree", "kernel", "guest", "qemu", "uefi", "vmcore")
+    deps.need("tests", "config", "archive", "tree", "kernel", "guest", "qemu", "uefi", "vmcore", "picture")
     where = run_directory("check", "all")
     found = host_tests(where)
     os.environ["BASE"] = os.environ.get("BASE") or bases.default().name

@@ -147,15 +147,15 @@ def as_junit(report: Report) -> str:
         case = ElementTree.SubElement(top, "testcase", {
             "classname": f"{report.verb}.{report.subject}.{result.suite}", "name": result.name,
             "time": f"{result.seconds:.3f}"})
-        first = _clean(result.detail.split("\n")[0])
+        first = clean(result.detail.split("\n")[0])
         if result.status is Status.SKIPPED:
             ElementTree.SubElement(case, "skipped", {"message": first})
         elif result.status is not Status.PASS:
             kind = "failure" if result.status is Status.FAIL else "error"
             child = ElementTree.SubElement(case, kind, {"type": result.status, "message": first})
-            child.text = _clean(result.detail)
+            child.text = clean(result.detail)
         elif result.detail:
-            ElementTree.SubElement(case, "system-out").text = _clean(result.detail)
+            ElementTree.SubElement(case, "system-out").text = clean(result.detail)
     ElementTree.indent(top)
     return ElementTree.tostring(top, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -172,7 +172,7 @@ def from_junit(path: Path, suite: str) -> list[Result]:
     return found
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Without what XML has no characters for."""
     return re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd]", "?", text)
 

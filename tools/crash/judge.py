@@ -59,6 +59,7 @@ class Judgement:
     rows: list[Row] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)   # what the rules counted; memory()
     trace: dict[str, Any] = field(default_factory=dict)
+    milestones: dict[str, float] = field(default_factory=dict)     # in their order, for the picture
 
     @property
     def verdict(self) -> Status:
@@ -495,6 +496,23 @@ def _look_into_vmcore(run_: Run, evidence: Evidence) -> None:
     evidence.vmcore = "; ".join(wrong)
 
 
+def milestones(run_: Run, panic: float, trace: dict[str, Any]) -> dict[str, float]:
+    """When what happened. A kernel's clock starts with it, and its init tells what that says."""
+    found = {"panic": panic}
+    for when, line in run_.marks:
+        words = line.split()
+        if words[:2] == ["hello", "crash"] and len(words) > 3:
+            found["crash kernel"] = max(panic, when - int(words[3]) / 1000)
+    if trace["probe"]:
+        found["SMMU probe"] = trace["probe"]
+    saved = run_.facts("vmcore")
+    if saved:
+        found["vmcore" if saved[0][0] == "0" else "makedumpfile failed"] = run_.mark("vmcore") or run_.end
+    if run_.lost:
+        found["machine's end"] = run_.end
+    return found
+
+
 def judge_run(run_: Run, which: str = "patched", control: Judgement | None = None) -> Judgement:
     """Judge what a run left in its directory."""
     def unjudged(status: Status, why: str) -> Judgement:
@@ -504,23 +522,23 @@ def judge_run(run_: Run, which: str = "patched", control: Judgement | None = Non
     panic, shutdown = run_.mark("damaged") or run_.mark("panic"), run_.mark("shutdown") or run_.mark("error")
     crash_memory = [(int(start, 16), int(end, 16)) for start, end in run_.facts("crash-memory")]
     gave_up = bool(run_.facts("error"))
+    lost = "" if gave_up else run_.lost
     if panic is None or not crash_memory:
         return unjudged(Status.INVALID if gave_up else Status.LOST, run_.lost or "no panic")
     try:
         trace = read_trace(run_.directory / TRACE, panic, shutdown or run_.end, crash_memory)
     except ValueError as err:
-        lost = run_.lost and not gave_up
-        return unjudged(Status.LOST if lost else Status.INVALID, run_.lost if lost else f"trace: {err}")
+        return unjudged(Status.LOST if lost else Status.INVALID, lost or f"trace: {err}")
     head, tail, size = (int(re.sub(r"\D", "", word)) for word in run_.facts("ring")[0][1:])
     available = run_.facts("memory")
     evidence = Evidence(run_.scenario, trace, which, run_.sent, panic, run_.mark("saving"),
                         (tail - head) % size, damage=run_.damage, control=control,
                         console=(run_.directory / machine.CONSOLE).read_text(errors="replace"),
                         available_kib=int(available[0][0]) if available else None)
-    if run_.lost and not gave_up:
-        evidence.vmcore = evidence.lost = run_.lost
-        return judge(evidence, run_.seconds)
-    _look_into_vmcore(run_, evidence)
-    if gave_up:
-        evidence.vmcore = run_.lost
-    return judge(evidence, run_.seconds)
+    evidence.lost = lost
+    if not lost:
+        _look_into_vmcore(run_, evidence)
+    evidence.vmcore = run_.lost or evidence.vmcore
+    judged = judge(evidence, run_.seconds)
+    judged.milestones = milestones(run_, panic, trace)
+    return judged

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,13 +22,14 @@ from ..kernel import build
 from ..queue import bases, config, deps
 from ..queue.store import Store, digest, series
 from ..results import Report, Result, Status, failure, run_directory
-from . import guest, judge, report, workload
+from . import guest, judge, picture, report, workload
 from .matrix import Job, Matrix
 from .scenario import Scenario
 
 HERE = Path(__file__).resolve().parent
 SPACE = 1 << 30                 # bytes that two runs may leave behind
-FILES = "\n  unpatched/, patched/: console.log  trace.log  vmcore  qemu.sh (the exact command)"
+FILES = ("report.html  picture.svg\n"
+         "  unpatched/, patched/: console.log  trace.log  vmcore  qemu.sh (the exact command)")
 
 
 @dataclasses.dataclass
@@ -78,11 +80,12 @@ def kernels(base: str, which: str, setup: Scenario) -> tuple[build.Kernel, build
 
 
 def crash_test(conf: config.Config, whiches: Sequence[str] = ("unpatched", "patched"),
-               **changed: config.Value) -> Crash:
-    """`changed`: values that come before the configuration's."""
+               repeat: str = "", /, **changed: config.Value) -> Crash:
+    """`changed`: values that come before the configuration's. `repeat`: the command that repeats it."""
     base = conf.base
     setup = Scenario(conf.starting("CRASH_") | changed)
-    deps.need("vmcore", "kernel", *(["uefi"] if setup.uefi else []), *(["dtb"] if setup.not_coherent else []))
+    deps.need("vmcore", "picture", "kernel", *(["uefi"] if setup.uefi else []),
+              *(["dtb"] if setup.not_coherent else []))
     qemu, name = machine.find()
     top = run_directory("crash-test", base, SPACE)
     runs: dict[str, judge.Judgement] = {}
@@ -99,6 +102,8 @@ def crash_test(conf: config.Config, whiches: Sequence[str] = ("unpatched", "patc
     control = runs["unpatched"].results if "unpatched" in runs else []
     found = Report("crash-test", base, runs["patched"].results, about, control)
     found.text = report.page(base, name, setup, runs, found.verdict)
+    with stage("drawing"):
+        picture.write(top, found, runs, repeat or again(base, setup))
     return Crash(runs, found, top)
 
 
@@ -119,6 +124,18 @@ def catches(base: str, crash: build.Kernel, words: str) -> str:
     where.mkdir()
     run = judge.judge_run(boot(where, machine.find()[0], setup, build.build(base), crash))
     return run.why if run.verdict in (Status.FAIL, Status.LOST) else ""
+
+
+def again(base: str, setup: Scenario) -> str:
+    """The command that repeats a crash on both kernels, whatever has become of .config."""
+    usual = config.load("default_defconfig").starting("CRASH_")
+    lines = [config.line(f"CRASH_{name.upper()}", value) for name, value in setup.values.items()
+             if value != usual[name]]
+    name = "again_defconfig" if lines else "default_defconfig"
+    ksrc = os.environ.get("KSRC")
+    words = ["make", "crash-test", f"BASE={base}", f"CONFIG={name}", *([f"KSRC={ksrc}"] if ksrc else [])]
+    made = "\n".join([f"cat >configs/{name} <<'EOF'", *lines, "EOF\n"]) if lines else ""
+    return made + shlex.join(words)
 
 
 def main() -> int:
@@ -169,7 +186,7 @@ def one(job: Job, directory: Path) -> Result:
     """A job of a matrix. A run that did not pass is kept in the matrix's directory."""
     begin = time.monotonic()
     try:
-        crash = crash_test(config.load(job.conf), job.kernels, **job.changed)
+        crash = crash_test(config.load(job.conf), job.kernels, job.again, **job.changed)
     except Err as err:
         err.show()
         return Result("crash", job.name, failure(err), err.cause)

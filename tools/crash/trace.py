@@ -4,8 +4,9 @@
 Decided here, as it takes the single access: in which phase of the run it stands, whether it is
 DMA for the crashed kernel, whether it can be an NVMe completion entry, whether it goes into the
 crash kernel's memory or past it when it must not. Of a register write it is decided whether the
-SMMU was on. All of that is counted. What the counts mean, which device a StreamID is, and which
-StreamIDs a rule watches is the judge's business (judge.py).
+SMMU was on. All of that is counted, and each access once more in its slot of time, for the picture.
+What the counts mean, which device a StreamID is, and which StreamIDs a rule watches is the judge's
+business (judge.py).
 
 A line of the trace is "PID@SECONDS.MICROSECONDS:EVENT text" (QEMU 10) or
 "YYYY-MM-DDTHH:MM:SS.MICROSECONDSZ EVENT text" (QEMU 11). Fields of the text are found by their
@@ -22,6 +23,7 @@ language. A trace of 30 MB takes about a second.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +34,8 @@ CFGI_ALL = 0xffffffff           # the last StreamID of a range that is all: no t
 DRAIN_US = 20_000               # a reset finishes what is in flight at once
 DOORBELL = 0x8090040            # GITS_TRANSLATER of QEMU's virt machine; interrupts are written to it
 PAGE_SHIFT = 12
+SLOT_US = 50_000                # accesses are also counted by slots of time, from the panic on
+LEAD = 4                        # and in so many before it
 
 # Register offsets within page 0, to which QEMU folds page 1
 CR0, GBPA, CMDQ_BASE = 0x20, 0x44, 0x90
@@ -93,6 +97,7 @@ class Stream:
     region: bytes = b""         # QEMU's name of its memory region
     counts: dict[str, dict[str, int]] = field(
         default_factory=lambda: {phase: dict.fromkeys(COUNTS, 0) for phase in PHASES})
+    slots: Counter[tuple[str, str, int]] = field(default_factory=Counter)   # (phase, count, slot)
     completions: int = 0        # completion entries of an NVMe disk, panic to take-over
     drained: int = 0            # of them, less than DRAIN_US after the one before
     last_completion: int = 0
@@ -104,9 +109,13 @@ class Stream:
     example: dict[str, int] | None = None       # of a misdirected access
 
     def found(self) -> dict[str, Any]:
+        slots: dict[str, dict[str, dict[int, int]]] = {}
+        for (phase, which, slot), number in sorted(self.slots.items()):
+            if number:
+                slots.setdefault(phase, {}).setdefault(which, {})[slot] = number
         return {"sid": self.sid, "take_over": _seconds(self.take_over),
                 "first_dma": _seconds(self.first_dma), "last_dma": _seconds(self.last_dma),
-                "late": self.late, "completions": self.completions, "drained": self.drained,
+                "late": self.late, "completions": self.completions, "drained": self.drained, "slots": slots,
                 **({"example": self.example} if self.example else {}), **self.counts}
 
     def completed(self, now: int) -> None:
@@ -184,6 +193,10 @@ class Reader:
             self.streams[sid] = Stream(sid)
         return self.streams[sid]
 
+    @property
+    def slot(self) -> int:
+        return (self.now - self.panic) // SLOT_US
+
     def phase(self, stream: Stream) -> str:
         if self.now < self.panic:
             return BEFORE
@@ -198,6 +211,8 @@ class Reader:
         first that succeeds, which is the crash kernel's own."""
         phase = self.phase(stream)
         stream.counts[phase][which] += 1
+        if self.slot >= -LEAD:
+            stream.slots[phase, which, self.slot] += 1
         if phase is TAKEN and which in (TRANSLATED, BYPASSED):
             stream.own = True
         if phase is not BEFORE and phase is not END and not stream.own:
@@ -227,6 +242,8 @@ class Reader:
         # Old accesses stay out of the crash kernel's memory, new ones in it.
         if any(start <= addr <= end for start, end in self.crash_memory) is not (phase is TAKEN):
             stream.counts[phase][MISDIRECTED] += 1
+            stream.slots[phase, which, self.slot] -= 1      # there an access stands once
+            stream.slots[phase, MISDIRECTED, self.slot] += 1
             stream.example = stream.example or {"iova": iova, "addr": addr}
 
     def take_over(self, stream: Stream) -> None:

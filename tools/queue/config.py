@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,16 @@ class Config:
     def base(self) -> str:
         """BASE= on the command line comes before the configuration."""
         return bases.get(os.environ.get("BASE") or str(self["BASE"])).name
+
+
+def line(name: str, value: Value) -> str:
+    """As a file of configs/ has it."""
+    if isinstance(value, bool):
+        return f"CONFIG_{name}={'y' if value else 'n'}"
+    if isinstance(value, int):
+        return f"CONFIG_{name}={value}"
+    escaped = re.sub(r'(["\\])', r"\\\1", value)
+    return f'CONFIG_{name}="{escaped}"'
 
 
 def load(defconfig: str | None = None) -> Config:

@@ -29,6 +29,7 @@ NEEDS: dict[str, dict[str, str]] = {
     "uefi": {"qemu-efi-aarch64": "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"},
     "dtb": {"device-tree-compiler": "fdtput"},
     "vmcore": {"python3-drgn": "py:drgn"},
+    "picture": {"python3-matplotlib": "py:matplotlib"},
     "fresh": {"mmdebstrap": "mmdebstrap", "util-linux": "unshare", "mount": "mount", "git": "git"},
     "tests": {"python3-pytest": "py:pytest", "gnupg": "gpg", "cpio": "cpio", "gcc": "gcc",
               "libc6-dev": "/usr/include/stdio.h", "mypy": "mypy", "flake8": "flake8",

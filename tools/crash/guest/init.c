@@ -8,7 +8,8 @@
  * It talks to the host over a virtio-serial port of its own, one line a fact,
  * and repeats every line on the console for the reader:
  *
- *	hello first|crash RELEASE	host answers: reads=N wait=MS moment=NAME cmdline=TEXT
+ *	hello first|crash RELEASE CLOCK	the kernel's, in milliseconds; host answers:
+ *					reads=N wait=MS moment=NAME cmdline=TEXT
  *	crash-memory START END		what is reserved for the crash kernel, which
  *					later tells what it has
  *	memory KIB			MemAvailable in the crash kernel, before its devices are up
@@ -561,7 +562,8 @@ int main(void)
 	channel = open(path, O_RDWR);
 	uname(&uts);
 	crashed = !access("/proc/vmcore", F_OK);
-	say("hello %s %s", crashed ? "crash" : "first", uts.release);
+	say("hello %s %s %llu", crashed ? "crash" : "first", uts.release,
+	    (unsigned long long)now_ms());
 	snprintf(params, sizeof(params), "%s", hear());
 	if (crashed)
 		crash_kernel("17");
