@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import html
 import json
 import os
 import re
@@ -90,6 +91,7 @@ class Report:
     about: dict[str, Any] = field(default_factory=dict)     # what it was made with
     control: list[Result] = field(default_factory=list)
     text: str = ""              # the table for people
+    html: str = ""              # what report.html shows in place of it
     stages: list[tuple[str, float]] = field(default_factory=lambda: list(common.STAGES))
 
     @property
@@ -107,21 +109,22 @@ class Report:
     def write(self, directory: Path) -> None:
         """All forms into the directory of the run."""
         for name, text in (("table.txt", self.text.rstrip() + "\n"), ("result.json", as_json(self)),
-                           ("result.ktap", as_ktap(self)), ("junit.xml", as_junit(self))):
+                           ("result.ktap", as_ktap(self)), ("junit.xml", as_junit(self)),
+                           ("report.html", as_html(self))):
             (directory / name).write_text(text)
 
     def show(self, directory: Path, more: str = "") -> int:
         """Write all forms, print the table and where they are; the verb's exit code."""
         self.write(directory)
         print(paint(self.text.rstrip(), self.verdict) if sys.stdout.isatty() else self.text.rstrip())
-        files = f"table.txt  result.json  junit.xml  result.ktap  {more}".rstrip()
+        files = f"table.txt  report.html  result.json  junit.xml  result.ktap  {more}".rstrip()
         print(f"\nreports in {directory}\n  {files}")
         return self.verdict.code
 
 
 def as_json(report: Report) -> str:
-    return json.dumps({"verdict": report.verdict, "why": report.why, **dataclasses.asdict(report)}, indent=2,
-                      default=str) + "\n"
+    values = dataclasses.asdict(dataclasses.replace(report, html=""))
+    return json.dumps({"verdict": report.verdict, "why": report.why, **values}, indent=2, default=str) + "\n"
 
 
 def as_ktap(report: Report) -> str:
@@ -158,6 +161,46 @@ def as_junit(report: Report) -> str:
             ElementTree.SubElement(case, "system-out").text = clean(result.detail)
     ElementTree.indent(top)
     return ElementTree.tostring(top, encoding="unicode", xml_declaration=True) + "\n"
+
+
+STYLE = """
+body { font: 15px/1.4 sans-serif; color: #222; max-width: 72em; margin: 1em auto; padding: 0 1em }
+figure { margin: 1em 0 } svg { width: 100%; height: auto } figcaption { font-size: 90% }
+table { border-collapse: collapse } th, td { text-align: left; vertical-align: top; padding: .2em .7em }
+th, td { border-bottom: 1px solid #ccc } td.text { white-space: pre-wrap } td.number { text-align: right }
+pre { overflow-x: auto }
+.PASS { color: #006b4f } .FAIL, .LOST { color: #a63c00; font-weight: bold } .INVALID { color: #7a5200 }
+"""
+
+
+def text_of(value: object) -> str:
+    """For HTML and SVG."""
+    return html.escape(clean(str(value)))
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """An HTML table: numbers to the right, a Status in its colour."""
+    def cell(value: object) -> str:
+        kind = "number" if isinstance(value, (int, float)) else value if isinstance(value, Status) else "text"
+        return f'<td class="{kind}">{text_of(value)}</td>'
+    top = "".join(f"<th>{text_of(word)}</th>" for word in head)
+    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>\n" for row in rows)
+    return f"<table><tr>{top}</tr>\n{body}</table>\n"
+
+
+def as_html(report: Report) -> str:
+    """A page that is XML, too, and needs nothing from elsewhere."""
+    title = text_of(f"{report.verb} of {report.subject}")
+    rows = [[f"{row.suite} {row.name}", row.status, round(row.seconds, 1), row.detail]
+            for row in report.results]
+    body = report.html or (f"{grid(('what', 'status', 's', 'detail'), rows)}<h2>The report</h2>\n"
+                           f"<pre>{text_of(report.text)}</pre>\n")
+    return f"""<!DOCTYPE html>
+<html xmlns="http://www.w3.org/1999/xhtml" lang="en"><head><meta charset="utf-8"/>
+<title>{title}: {report.verdict}</title><style>{STYLE}</style></head><body>
+<h1>{title}: <span class="{report.verdict}">{report.verdict}</span></h1>
+{body}</body></html>
+"""
 
 
 def from_junit(path: Path, suite: str) -> list[Result]:

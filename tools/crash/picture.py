@@ -7,18 +7,17 @@ what survives, down what is lost. All lanes of both kernels have the same scales
 
 from __future__ import annotations
 
-import html
 import io
 import itertools
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..results import Report, Status, clean
+from ..results import Report, clean, grid, text_of
 from .judge import Judgement
 from .scenario import DEVICES
 from .trace import (ADOPTED, BEFORE, BYPASSED, DISABLED, EVENTS, FAULTS, LEAD, SLOT_US, TAKEN, TRANSLATED,
@@ -344,30 +343,9 @@ def svg(runs: Mapping[str, Judgement]) -> str:
 # --- the page
 
 
-STYLE = """
-body { font: 15px/1.4 sans-serif; color: #222; max-width: 72em; margin: 1em auto; padding: 0 1em }
-figure { margin: 1em 0 } svg { width: 100%; height: auto } figcaption { font-size: 90% }
-table { border-collapse: collapse } th, td { text-align: left; vertical-align: top; padding: .2em .7em }
-th, td { border-bottom: 1px solid #ccc } td.number { text-align: right } pre { overflow-x: auto }
-.PASS { color: #006b4f } .FAIL, .LOST { color: #a63c00; font-weight: bold } .INVALID { color: #7a5200 }
-"""
 CAPTION = f"""A bar stands for 50 ms, from 0.2 s before the panic until the shutdown, at most {LONGEST:.0f} s.
 Heights are logarithmic and, as the time, the same in all lanes; outcomes that share a bar's time share its
 width. QEMU splits an access that fails into pieces of 4 bytes: that there are some matters, not how many."""
-
-
-def _text(value: object) -> str:
-    return html.escape(clean(str(value)))
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Numbers to the right; a Status in its colour."""
-    def cell(value: object) -> str:
-        kind = "number" if isinstance(value, (int, float)) else value if isinstance(value, Status) else "text"
-        return f'<td class="{kind}">{_text(value)}</td>'
-    top = "".join(f"<th>{_text(word)}</th>" for word in head)
-    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>\n" for row in rows)
-    return f"<table><tr>{top}</tr>\n{body}</table>\n"
 
 
 def figures(runs: Mapping[str, Judgement]) -> list[list[object]]:
@@ -379,41 +357,35 @@ def figures(runs: Mapping[str, Judgement]) -> list[list[object]]:
 
 
 def page(report: Report, runs: Mapping[str, Judgement], picture: str, again: str) -> str:
-    """All of a crash test. It is XML, too, and needs nothing from elsewhere."""
-    title = f"{report.verb} of {report.subject}"
+    """All of a crash test, for Report.html."""
     why = "; ".join(f"{which}: {run.why}" for which, run in runs.items())
-    chart = f"{picture}<figcaption>{CAPTION}</figcaption>" if picture else _text(f"Nothing to draw: {why}")
+    chart = f"{picture}<figcaption>{CAPTION}</figcaption>" if picture else text_of(f"Nothing to draw: {why}")
     rules = [[which, result.name, result.status, result.detail]
              for which, run in runs.items() for result in run.results]
     about = report.about
     values = [[f"CONFIG_CRASH_{key.upper()}", str(value)] for key, value in about["scenario"].items()]
-    return f"""<!DOCTYPE html>
-<html xmlns="http://www.w3.org/1999/xhtml" lang="en"><head><meta charset="utf-8"/>
-<title>{_text(title)}: {report.verdict}</title><style>{STYLE}</style></head><body>
-<h1>{_text(title)}: <span class="{report.verdict}">{report.verdict}</span></h1>
-<figure>{chart}</figure>
+    return f"""<figure>{chart}</figure>
 <h2>The rules</h2>
-{_table(("kernel", "rule", "status", "what was found"), rules)}
+{grid(("kernel", "rule", "status", "what was found"), rules)}
 <h2>The report</h2>
-<pre>{_text(report.text)}</pre>
+<pre>{text_of(report.text)}</pre>
 <h2>The chart's figures</h2>
-{_table(("kernel", "device", "accesses", "number", "most in 50 ms", "from s", "to s"), figures(runs))}
+{grid(("kernel", "device", "accesses", "number", "most in 50 ms", "from s", "to s"), figures(runs))}
 <h2>Again</h2>
-<pre>{_text(again)}</pre>
+<pre>{text_of(again)}</pre>
 <p>The exact command of each machine is in <code>qemu.sh</code> of its directory.</p>
 <h2>The kernels</h2>
-{_table(("kernel", "which crashes", "crash kernel"),
+{grid(("kernel", "which crashes", "crash kernel"),
         [[which, keys["first"], keys["crash"]] for which, keys in about["kernels"].items()])}
-<p>{_text(about["qemu"])}</p>
+<p>{text_of(about["qemu"])}</p>
 <h2>The scenario</h2>
-{_table(("name", "value"), values)}
-</body></html>
+{grid(("name", "value"), values)}
 """
 
 
-def write(directory: Path, report: Report, runs: Mapping[str, Judgement], again: str) -> None:
-    """report.html, and the chart alone as picture.svg."""
+def draw(directory: Path, report: Report, runs: Mapping[str, Judgement], again: str) -> None:
+    """The chart into the report's page, and alone as picture.svg."""
     picture = svg(runs)
-    (directory / "report.html").write_text(page(report, runs, picture, again))
+    report.html = page(report, runs, picture, again)
     if picture:
         (directory / "picture.svg").write_text(picture)

@@ -103,7 +103,7 @@ def crash_test(conf: config.Config, whiches: Sequence[str] = ("unpatched", "patc
     found = Report("crash-test", base, runs["patched"].results, about, control)
     found.text = report.page(base, name, setup, runs, found.verdict)
     with stage("drawing"):
-        picture.write(top, found, runs, repeat or again(base, setup))
+        picture.draw(top, found, runs, repeat or again(base, setup))
     return Crash(runs, found, top)
 
 

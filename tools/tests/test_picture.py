@@ -18,7 +18,7 @@ from ..crash import test as crash
 from ..crash.scenario import DUMP, NIC, SLOW
 from ..crash.trace import SLOT_US, read_trace
 from ..queue import config
-from ..results import Report, Result, Status
+from ..results import as_html, Report, Result, Status
 from .conftest import TOP, a_scenario
 
 TRACES = Path(__file__).with_name("traces")
@@ -54,9 +54,14 @@ def a_report(found: Mapping[str, judge.Judgement]) -> Report:
     return made
 
 
+def whole(found: Mapping[str, judge.Judgement]) -> str:
+    made = a_report(found)
+    made.html = picture.page(made, found, picture.svg(found), "make again")
+    return as_html(made)
+
+
 def page(found: Mapping[str, judge.Judgement]) -> ElementTree.Element:
-    text = picture.page(a_report(found), found, picture.svg(found), "make again")
-    return ElementTree.fromstring(text)
+    return ElementTree.fromstring(whole(found))
 
 
 def texts(chart: str) -> list[str]:
@@ -188,7 +193,7 @@ def no_network(text: str) -> bool:
 
 
 def test_the_page_needs_nothing(runs: dict[str, judge.Judgement]) -> None:
-    text = picture.page(a_report(runs), runs, picture.svg(runs), "make again")
+    text = whole(runs)
     assert no_network(text)
     for lie in ('<a href="x">', "<img src=x>", "url(x.woff)", "http://x", "<script>"):
         assert not no_network(text + lie), lie
@@ -206,13 +211,16 @@ def test_hostile_text(runs: dict[str, judge.Judgement]) -> None:
 def test_nothing_to_draw(tmp_path: Path, runs: dict[str, judge.Judgement]) -> None:
     lost = judge.Judgement([Result("patched", "the machine", Status.LOST, "QEMU ended <early>")], 1.0)
     made = a_report({"patched": lost})
-    picture.write(tmp_path, made, {"patched": lost}, "make again")
+    picture.draw(tmp_path, made, {"patched": lost}, "make again")
+    made.write(tmp_path)
     said = "".join(ElementTree.parse(tmp_path / "report.html").getroot().itertext())
     assert "Nothing to draw: patched: QEMU ended <early>" in said and "make again" in said
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert not (tmp_path / "picture.svg").exists()
     # Beside one that has something.
     runs["patched"] = lost
-    picture.write(tmp_path, a_report(runs), runs, "make again")
+    made = a_report(runs)
+    picture.draw(tmp_path, made, runs, "make again")
+    made.write(tmp_path)
     said = "".join(ElementTree.parse(tmp_path / "picture.svg").getroot().itertext())
     assert "patched: LOST (QEMU ended <early>): nothing to draw" in said and "unpatched: FAIL" in said
 
