@@ -13,6 +13,7 @@ scenarios:	## the crash test in every scenario of configs/ [BASE= ONLY= JOBS=]
 soak:		## crashes at moments that chance has chosen [BASE= N= SEED= JOBS=]
 chaos:		## crashes with a stream table that chance has damaged [BASE= N= SEED= JOBS= WITHOUT=]
 check:		## the tests: host tools, unit tests and a few crashes on the default base
+check-all:	## all of the verbs below on each base: hours [BASE=]
 check-fresh:	## the same in a new minimal root of each distribution [SUITE=]
 kunit:		## the driver's unit tests under QEMU [BASE= FILTER= ARGS= FLAVOUR=]
 mutants:	## which unit test catches which fault put into the driver [BASE= MUTANTS=]

@@ -53,6 +53,7 @@ VERBS: dict[str, Callable[[], int]] = {
     "chaos": test.chaos,
     "soak": test.soak,
     "check": check.main,
+    "check-all": check.everything,
     "check-fresh": fresh.main,
     "kunit": kunit.main,
     "mutants": lambda: mutants.main(test.catches),

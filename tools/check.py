@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """make check: the tests of the host tools, the driver's unit tests and a few crash tests.
+make check-all: that, and on each base everything else. It takes hours.
 
-The last line has their counts. Base and scenario are the default ones, whatever .config says;
+The last line has the counts. Base and scenario are the default ones, whatever .config says;
 BASE=, KSRC= and CONFIG= choose others. A part that could not run or proved nothing is neither
 passed nor failed; then the exit code tells what happened.
 """
@@ -13,14 +14,15 @@ import functools
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .common import PASS, TOP, Err
+from .common import INTERRUPTED, PASS, TOP, Err
 from .crash import test
 from .kernel import kunit
 from .queue import bases, config, deps
-from .results import Report, Result, Status, count, counted, failure, from_junit, run_directory, worst
+from .results import Report, Result, Status, count, counted, failure, from_junit, run_directory, table, worst
 
 # part: what it changes in the default crash
 CRASHES: dict[str, dict[str, config.Value]] = {
@@ -59,6 +61,44 @@ def crash(changed: dict[str, config.Value]) -> tuple[Report, Path]:
     kernels = ["patched"] if "chaos" in changed else ["unpatched", "patched"]
     crashed = test.crash_test(config.load(), kernels, **changed)
     return crashed.report, crashed.directory
+
+
+# What make check-all does on each base: a verb, and the variables of its command line
+EVERYTHING: tuple[tuple[str, dict[str, str]], ...] = (
+    ("kunit", {}), ("gate", {}), ("mutants", {}), ("bench", {}), ("lint", {}), ("scenarios", {}),
+    ("soak", {"N": "100"}), ("chaos", {"N": "200"}),
+    *(("chaos", {"N": "50", "WITHOUT": path.stem})
+      for path in sorted((TOP / "patches" / "test" / "without").glob("*.patch"))),
+)
+
+
+def verb(name: str, variables: dict[str, str]) -> Result:
+    """A verb's run by itself. Its exit code is the result; its reports are in a directory of its own."""
+    command = " ".join(["make", name, *(f"{key}={value}" for key, value in variables.items())])
+    print(f"\n=== {command}", flush=True)
+    begin = time.monotonic()
+    code = subprocess.run([sys.executable, "-m", "tools", name], cwd=TOP,
+                          env={**os.environ, **variables}).returncode
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    status = next((one for one in Status if one is not Status.SKIPPED and one.code == code), Status.FAIL)
+    return Result("check-all", command, status, f"exit code {code}" * bool(code),
+                  seconds=time.monotonic() - begin)
+
+
+def everything() -> int:
+    """make check-all"""
+    where = run_directory("check-all", "all")
+    found = [verb("check", {})]
+    chosen = os.environ.get("BASE")
+    for base in [chosen] if chosen else bases.read():
+        found += [verb(name, {"BASE": base, **variables}) for name, variables in EVERYTHING]
+    report = Report("check-all", "all", found)
+    report.text = table([[row.status, f"{row.seconds / 60:.1f} min", row.name] for row in found], left=3) \
+        + f"\n{counted(found)}"
+    report.write(where)
+    print(f"\nreports in {where}\n\n{report.text}", flush=True)
+    return report.verdict.code
 
 
 def main() -> int:

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
+from .. import check
+from ..queue import bases
 from .conftest import PYTHON, TOP, Project
 
 GOOD, BAD, NOTHING = "PASS PASS", "PASS FAIL", ""
@@ -124,3 +129,37 @@ def test_ci_ends_with_the_counts(project: Project, error: str, last: str) -> Non
 def test_unit_tests_count(project: Project, unit: str, error: str, code: int, ends: int, last: str) -> None:
     set_up(project, GOOD, code=code, unit=unit, unit_error=error)
     assert project.verb("check", code=ends).stdout.splitlines()[-1] == last
+
+
+def test_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every verb once for each base; one that fails or cannot run is told with its command."""
+    ran = []
+
+    def run(words: list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        ran.append((words[-1], env.get("BASE", ""), env.get("WITHOUT", "")))
+        return subprocess.CompletedProcess(words, {"bench": 1, "gate": 3}.get(words[-1], 0))
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("BASE", raising=False)
+    monkeypatch.setattr(subprocess, "run", run)
+    assert check.everything() == 1
+    assert len(ran) == len(set(ran)) == 1 + len(bases.read()) * len(check.EVERYTHING)
+    assert {base for verb, base, _ in ran if verb == "chaos"} == set(bases.read())
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == f"{len(ran) - 4} passed, 4 failed"
+    assert any(re.match(r"ENVIRONMENT +0.0 min +make gate BASE=6.12", line) for line in said)
+    monkeypatch.setenv("BASE", "7.3")
+    ran.clear()
+    check.everything()
+    assert {base for _, base, _ in ran[1:]} == {"7.3"}
+
+
+def test_every_verb_that_judges_is_in_it() -> None:
+    """But for those that ask for something, and those of other machines."""
+    names = {verb for verb, _ in check.EVERYTHING} | {"check"}
+    makefile = (TOP / "Makefile").read_text().partition("\nVERBS :=")[0]
+    verbs = set(re.findall(r"(?m)^([a-z-]+):.*## ", makefile))
+    assert verbs - names == {"crash-test", "check-all", "check-fresh", "tree", "refresh", "fixes",
+                             "bench-lint", "menuconfig", "defconfig"}
