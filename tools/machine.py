@@ -61,14 +61,33 @@ def _name(version: tuple[int, ...]) -> str:
     return "QEMU " + ".".join(map(str, version))
 
 
-def find() -> tuple[list[str], str]:
-    """The command and name of the system's QEMU if it models GBPA, else of the backports suite's."""
+def find(device: str = "") -> tuple[list[str], str]:
+    """The command and name of the system's QEMU if it models GBPA, else of the backports suite's.
+
+    With `device` it must have that one, too."""
     deps.need("qemu")
-    own = _version(["qemu-system-aarch64"])
-    if own >= MIN_QEMU:
-        return ["qemu-system-aarch64"], _name(own)
-    suite = platform.freedesktop_os_release()["VERSION_CODENAME"] + "-backports"
-    debs = [archive.fetch(name, arch=archive.native(), suites=[suite]) for name in QEMU_PACKAGES]
+    own = ["qemu-system-aarch64"]
+    if _version(own) >= MIN_QEMU and has(own, device):
+        return own, _name(_version(own))
+    command = _of_backports()
+    found = _version(command)
+    if found < MIN_QEMU:
+        raise Err(f"{_backports()} has {_name(found)}, and GBPA needs 10.0", "install a QEMU that is newer")
+    if not has(command, device):
+        raise Err(f"{_name(found)} has no device {device}", f"use a distribution whose QEMU has {device}")
+    return command, _name(found)
+
+
+def has(command: Sequence[str], device: str) -> bool:
+    return not device or f'name "{device}"' in run([*command, "-M", "virt", "-device", "help"]).stdout
+
+
+def _backports() -> str:
+    return platform.freedesktop_os_release()["VERSION_CODENAME"] + "-backports"
+
+
+def _of_backports() -> list[str]:
+    debs = [archive.fetch(name, arch=archive.native(), suites=[_backports()]) for name in QEMU_PACKAGES]
     trees = [archive.unpack(deb) for deb in debs]
 
     def merge(new: Path) -> None:
@@ -78,11 +97,7 @@ def find() -> tuple[list[str], str]:
 
     key = hashlib.sha256(" ".join(tree.name for tree in trees).encode()).hexdigest()[:16]
     top = made(cache_dir("crash", "tools") / f"qemu-{key}", merge)
-    command = [str(top / "usr/bin/qemu-system-aarch64"), "-L", str(top / "usr/share/qemu")]
-    found = _version(command)
-    if found < MIN_QEMU:
-        raise Err(f"{suite} has {_name(found)}, and GBPA needs 10.0", "install a QEMU that is newer")
-    return command, _name(found)
+    return [str(top / "usr/bin/qemu-system-aarch64"), "-L", str(top / "usr/share/qemu")]
 
 
 def command(qemu: Sequence[str], image: Path, cmdline: str, *, machine: str = "virt,gic-version=3",

@@ -84,6 +84,11 @@ class Matrix:
             + f"; {stale} are of other kernels or tools and run again" * bool(stale))
         return newest.parent
 
+    def skip(self, name: str, why: str) -> None:
+        """One that cannot be run here: it is told, and counts as nothing."""
+        self.done[name] = Result("crash", name, Status.SKIPPED, f"{name:<24} SKIPPED     {why}",
+                                 {"key": self.keys[name], "again": self.jobs[name].again})
+
     def run(self, run: Run) -> None:
         """All that is not there yet."""
         number = at_once()
@@ -148,14 +153,14 @@ class Matrix:
         lines = [f"{name:<24} running     {now - begin:5.0f} s" for name, begin in self.running.items()]
         found = count(self.done.values())
         rest = len(self.jobs) - len(self.done)
-        past = [result.seconds for result in self.done.values()]
+        past = [result.seconds for result in self.done.values() if result.seconds]
         end = "unknown"
         if past:
             each = sum(past) / len(past)
             spent = sum(min(now - begin, each) for begin in self.running.values())
             left = (each * rest - spent) / max(len(self.running), 1)
             end = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
-        other = len(self.done) - found[Status.PASS] - found[Status.FAIL]
+        other = len(self.done) - found[Status.PASS] - found[Status.FAIL] - found[Status.SKIPPED]
         return [*lines, f"{self.verb} {self.base}: {rest - len(self.running)} queued, "
                         f"{len(self.running)} running, {found[Status.PASS]} passed, "
                         f"{found[Status.FAIL]} failed, {other} neither; expected end {end}"]

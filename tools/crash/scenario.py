@@ -21,6 +21,7 @@ SETTLE_MS = 100                 # that the crash kernel is held after the SMMU's
 RING = 3500                     # frames that the network card's ring may be asked to hold
 TRACE = "trace.log"
 DTB = "machine.dtb"
+SMMU_DEVICE = "arm-smmuv3"      # of which a machine can have several; without it the board has one
 FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 DAMAGE_CRASH_MEMORY = "crash-memory"
 # Of UEFI's memory map, as the kernel prints it with efi=debug
@@ -102,7 +103,8 @@ class Scenario:
 
     def command(self, qemu: Sequence[str], image: Path, initrd: Path) -> list[str]:
         """QEMU's command; its disks and sockets are those of workload.py."""
-        board = "virt,iommu=smmuv3,gic-version=3,its=on" + ",virtualization=on" * self.vhe
+        smmu = "" if self.needs == SMMU_DEVICE else ",iommu=smmuv3"
+        board = f"virt{smmu},gic-version=3,its=on" + ",virtualization=on" * self.vhe
         return [
             *machine.command(qemu, image, self.first_cmdline(), machine=board, memory=self.ram,
                              cpu="max,pauth-impdef=on" if self.vhe else machine.CPU),

@@ -86,7 +86,7 @@ def crash_test(conf: config.Config, whiches: Sequence[str] = ("unpatched", "patc
     setup = Scenario(conf.starting("CRASH_") | changed)
     deps.need("vmcore", "picture", "kernel", *(["uefi"] if setup.uefi else []),
               *(["dtb"] if setup.not_coherent else []))
-    qemu, name = machine.find()
+    qemu, name = machine.find(str(setup.needs))
     top = run_directory("crash-test", base, SPACE)
     runs: dict[str, judge.Judgement] = {}
     keys = {}
@@ -170,14 +170,23 @@ def scenarios() -> int:
 def run_jobs(verb: str, base: str, jobs: Sequence[Job]) -> Matrix:
     """The jobs, one after the other or several at once. All kernels are built before the first crash."""
     keys = {}
+    lacking = {}
     tools = digest(*(path.read_bytes() for path in sorted(HERE.rglob("*.*")) if path.suffix in (".py", ".c")))
-    name = machine.find()[1]
     for job in jobs:
-        conf = config.load(job.conf)
-        values = conf.starting("CRASH_") | job.changed
-        built = [kernel.key for which in job.kernels for kernel in kernels(base, which, Scenario(values))]
-        keys[job.name] = digest(tools, name, json.dumps(values), *built)[:16]
+        setup = Scenario(config.load(job.conf).starting("CRASH_") | job.changed)
+        try:
+            name = machine.find(str(setup.needs))[1]
+        except Err as err:
+            if not setup.needs:
+                raise
+            lacking[job.name] = err.cause
+            name = ""
+        built = [] if job.name in lacking else [
+            kernel.key for which in job.kernels for kernel in kernels(base, which, setup)]
+        keys[job.name] = digest(tools, name, json.dumps(setup.values), *built)[:16]
     matrix = Matrix(verb, base, jobs, keys)
+    for row, why in lacking.items():
+        matrix.skip(row, why)
     matrix.run(one)
     return matrix
 

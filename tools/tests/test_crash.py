@@ -20,6 +20,7 @@ from ..crash import guest, judge, report, workload
 from ..crash import test as crash
 from ..crash.scenario import NIC, TRACE
 from ..kernel import build
+from ..queue import deps
 from ..results import Report, Result, Status
 from .conftest import TOP, a_scenario
 
@@ -104,7 +105,7 @@ def test_a_run(tmp_path: Path) -> None:
     frames = (run.directory / "frames").read_bytes()
     assert frames == b"".join(workload.frame(run.nonce, number) for number in range(20))
     assert (run.directory / "answer").read_text() == (
-        "reads=4 wait=0 moment=none "
+        "reads=4 wait=0 moment=none kexec_load=0 "
         "cmdline=console=ttyAMA0 earlycon=pl011,0x9000000 ignore_loglevel nr_cpus=1 "
         "reset_devices smmu_kdump_test.settle_ms=100 one=1\n"
     )
@@ -334,3 +335,25 @@ def test_a_bad_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("N", "-3")
     with pytest.raises(Err, match="N=-3: not a number above 0"):
         crash.number("N", 10)
+
+
+def test_a_device_that_qemu_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the system's nor the backports suite's has it: version and device are told."""
+    old, new = (fake_qemu(tmp_path, *words) for words in (("10.0.2", "e1000e"), ("11.1.3", "arm-smmuv3")))
+    monkeypatch.setattr(deps, "need", lambda *needs: None)
+    monkeypatch.setenv("PATH", f"{tmp_path}/own:{os.environ['PATH']}")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "qemu-system-aarch64").symlink_to(old)
+    monkeypatch.setattr(machine, "_of_backports", lambda: [str(new)])
+    assert machine.find() == (["qemu-system-aarch64"], "QEMU 10.0.2")
+    assert machine.find("arm-smmuv3") == ([str(new)], "QEMU 11.1.3")
+    monkeypatch.setattr(machine, "_of_backports", lambda: [str(old)])
+    with pytest.raises(Err, match="QEMU 10.0.2 has no device arm-smmuv3"):
+        machine.find("arm-smmuv3")
+
+
+def fake_qemu(where: Path, version: str, device: str) -> Path:
+    path = where / f"qemu-{version}"
+    path.write_text(f"#!/bin/sh\necho 'QEMU emulator version {version}'\necho 'name \"{device}\", bus PCI'\n")
+    path.chmod(0o755)
+    return path

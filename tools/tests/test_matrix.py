@@ -64,6 +64,16 @@ def test_a_whole_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert "make x ONLY=c" in capsys.readouterr().out
 
 
+def test_what_cannot_run_here_is_told_and_not_counted() -> None:
+    found = Matrix("scenarios", "6.12", JOBS, keys())
+    found.skip("b", "QEMU 10.0.2 has no device arm-smmuv3")
+    found.run(good)
+    assert (found.directory / "ran").read_text() in ("ac", "ca")
+    report = found.report()
+    assert report.verdict is Status.PASS and "2 passed, 0 failed, 1 skipped" in report.text
+    assert "SKIPPED     QEMU 10.0.2 has no device arm-smmuv3" in report.text
+
+
 def test_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBS", "3")
     found = Matrix("soak", "6.12", JOBS, keys())

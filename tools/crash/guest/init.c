@@ -9,7 +9,8 @@
  * and repeats every line on the console for the reader:
  *
  *	hello first|crash RELEASE CLOCK	the kernel's, in milliseconds; host answers:
- *					reads=N wait=MS moment=NAME cmdline=TEXT
+ *					reads=N wait=MS moment=NAME
+ *					kexec_load=0|1 cmdline=TEXT
  *	crash-memory START END		what is reserved for the crash kernel, which
  *					later tells what it has
  *	memory KIB			MemAvailable in the crash kernel, before its devices are up
@@ -42,6 +43,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -415,13 +417,13 @@ static void tell_crash_memory(const char *what)
 	fclose(file);
 }
 
-static void load_crash_kernel(const char *cmdline)
+static void load_crash_kernel(char *how, const char *cmdline)
 {
 	char arg[2100], loaded[8];
 	int status;
 
 	snprintf(arg, sizeof(arg), "--command-line=%s", cmdline);
-	status = run(NULL, (char *[]){ "/sbin/kexec", "-s", "-p", "/crash/Image",
+	status = run(NULL, (char *[]){ "/sbin/kexec", how, "-p", "/crash/Image",
 				       "--initrd=/crash/initrd", arg, NULL });
 	if (status || read_file("/sys/kernel/kexec_crash_loaded", loaded, sizeof(loaded)) ||
 	    strcmp(loaded, "1"))
@@ -441,14 +443,15 @@ static void storm(void)
 			_exit(1);
 }
 
-static void first_kernel(int reads, int wait_ms, const char *moment, const char *cmdline)
+static void first_kernel(int reads, int wait_ms, const char *moment, bool kexec_load,
+			 const char *cmdline)
 {
 	const char *nic, *answer;
 	aio_context_t ctx = 0;
 
 	tell_crash_memory(": Crash kernel");
 	nic = nic_up();		/* its link takes a while to come up */
-	load_crash_kernel(cmdline);
+	load_crash_kernel(kexec_load ? "-c" : "-s", cmdline);
 	nic_warm_up(nic);
 	queue_reads(&ctx, reads);
 	if (!strcmp(moment, "storm"))
@@ -569,7 +572,7 @@ int main(void)
 		crash_kernel("17");
 	sscanf(param(params, "moment=", "none"), "%15s", moment);
 	first_kernel(atoi(param(params, "reads=", "32")), atoi(param(params, "wait=", "0")), moment,
-		     param(params, "cmdline=",
+		     atoi(param(params, "kexec_load=", "0")), param(params, "cmdline=",
 			   "console=ttyAMA0 ignore_loglevel nr_cpus=1 reset_devices"));
 	return 0;
 }
