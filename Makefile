@@ -19,6 +19,7 @@ kunit:		## the driver's unit tests under QEMU [BASE= FILTER= ARGS= FLAVOUR=]
 mutants:	## which unit test catches which fault put into the driver [BASE= MUTANTS=]
 gate:		## every patch on each base: W=1, sparse, checkpatch, cocci, KUnit [BASE= CHECKS=]
 bench:		## what the series costs: time of the adoption, memory, size [BASE=]
+status:		## what is known of each base and patch, and what of it is stale; writes README.md
 tree:		## a git tree of the base, one commit a patch; prints its path [BASE= KSRC=]
 refresh:	## that tree's commits back into patches/ [BASE= KSRC= FORCE=1]
 lint:		## digest of a branch [RANGE=A..B REPO= LINUX_GIT= SERIES= FORMAT=], or of BASE's queue

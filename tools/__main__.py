@@ -16,7 +16,7 @@ from .crash import test
 from .kernel import bench, gate, kunit, mutants
 from .lint import __main__ as lint
 from .lint import speed
-from .queue import bases, config, tree
+from .queue import bases, config, status, tree
 from .queue.store import Store
 
 
@@ -59,6 +59,7 @@ VERBS: dict[str, Callable[[], int]] = {
     "mutants": lambda: mutants.main(test.catches),
     "gate": gate.main,
     "bench": lambda: bench.main(test.memory),
+    "status": status.main,
     "tree": tree.tree,
     "refresh": tree.refresh,
     "lint": lint_branch,

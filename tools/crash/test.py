@@ -19,9 +19,9 @@ from typing import Any
 from .. import common, machine
 from ..common import LOST, TOP, USAGE, Err, stage
 from ..kernel import build
-from ..queue import bases, config, deps
+from ..queue import bases, config, deps, status
 from ..queue.store import Store, digest, series
-from ..results import Report, Result, Status, failure, run_directory
+from ..results import Report, Result, Status, counted, failure, run_directory
 from . import guest, judge, picture, report, workload
 from .matrix import Job, Matrix
 from .scenario import Scenario
@@ -102,6 +102,9 @@ def crash_test(conf: config.Config, whiches: Sequence[str] = ("unpatched", "patc
     control = runs["unpatched"].results if "unpatched" in runs else []
     found = Report("crash-test", base, runs["patched"].results, about, control)
     found.text = report.page(base, name, setup, runs, found.verdict)
+    if len(runs) == 2 and setup.values == config.load("default_defconfig").starting("CRASH_"):
+        said = " / ".join(f"{run.verdict}{f' ({run.why})' if run.why else ''}" for run in runs.values())
+        status.record(base, "crash-test", found.verdict, said)
     with stage("drawing"):
         picture.draw(top, found, runs, repeat or again(base, setup))
     return Crash(runs, found, top)
@@ -163,8 +166,11 @@ def scenarios() -> int:
     if unknown:
         raise Err(f"ONLY={' '.join(sorted(unknown))}: no such scenario",
                   "choose of: " + " ".join(job.name for job in jobs), USAGE)
-    found = run_jobs("scenarios", base, [job for job in jobs if not only or job.name in only])
-    return found.report().show(found.directory)
+    matrix = run_jobs("scenarios", base, [job for job in jobs if not only or job.name in only])
+    found = matrix.report()
+    if not only:
+        status.record(base, "scenarios", found.verdict, counted(found.results))
+    return found.show(matrix.directory)
 
 
 def run_jobs(verb: str, base: str, jobs: Sequence[Job]) -> Matrix:
@@ -243,6 +249,8 @@ def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]], off: str
         whole.control = whole.results
         whole.results = [control(off, whole.control)]
         whole.text += f"\n{whole.verdict}: {whole.results[0].detail}\n"
+    status.record(base, f"{verb} without {off}" if off else verb, whole.verdict,
+                  whole.results[0].detail if off else f"{wanted - failed} of {wanted}")
     return whole.show(matrix.directory)
 
 

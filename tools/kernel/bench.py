@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .. import machine, results
 from ..common import FAIL, LOST, Err, run, stage
-from ..queue import config
+from ..queue import config, status
 from ..queue.store import Store, is_own
 from ..results import Report, Result, Status, run_directory
 from . import build, gate, kunit
@@ -207,4 +207,6 @@ def main(crash_memory: Callable[[str], Memory]) -> int:
     report = Report("bench", base, judged, {"times": measured, "memory": used, "size": sizes})
     missed = (f"\n{result.status} {result.detail}" for result in judged if result.status is not Status.PASS)
     report.text = f"{page(base, measured, used, sizes)}{''.join(missed)}\n\n{report.verdict}\n"
+    ratios = [time.ratio for time in measured]
+    status.record(base, "bench", report.verdict, f"adoption / reading {min(ratios):.2f} to {max(ratios):.2f}")
     return report.show(where, machine.CONSOLE)

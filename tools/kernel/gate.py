@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..common import FAIL, USAGE, Err, Stage, run, stage, write
-from ..queue import bases, deps
+from ..queue import bases, deps, status
 from ..queue.store import PREREQ, Store, digest, is_own
-from ..results import Report, Result, Status, counted, run_directory, table
+from ..results import Report, Result, Status, counted, run_directory, table, worst
 from . import build, kunit, sparse
 
 VERSION = "5"                   # of what is done below; results of another version are not used
@@ -405,7 +405,20 @@ def run_gate(base: str, checks: list[str]) -> tuple[Report, Path]:
     report = Report("gate", base, results, {"exceptions": EXCEPTIONS, "compiler": gate.compiler,
                                             "tree": gate.states[len(gate.patches)].commit})
     report.text = f"{page(gate, results, checks)}\n\ngate {base}: {counted(results)}\n\n{report.verdict}\n"
+    if checks == list(CHECKS):
+        status.record(base, "gate", report.verdict, counted(results), patch_cells(results))
     return report, run_directory("gate", base)
+
+
+def patch_cells(results: list[Result]) -> dict[str, str]:
+    """What make status shows of each patch: does it build, does it pass, its unit tests."""
+    found: dict[str, str] = {}
+    for row in {result.suite for result in results}:
+        mine = [result for result in results if result.suite == row]
+        for what, chosen in (("builds", ["W=1"]), ("gate", [name for name in CHECKS if name != "kunit"])):
+            found[f"{row} {what}"] = str(worst(result for result in mine if result.name in chosen))
+        found |= {f"{row} kunit": str(result.figures["cell"]) for result in mine if result.name == "kunit"}
+    return found
 
 
 def main() -> int:

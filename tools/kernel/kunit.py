@@ -21,7 +21,7 @@ from typing import Any
 
 from .. import machine
 from ..common import USAGE, Err, run, stage, write
-from ..queue import config
+from ..queue import config, status
 from ..queue.store import Store
 from ..results import Report, Result, Status, counted, run_directory
 from . import build
@@ -189,6 +189,9 @@ def kunit(base: str) -> tuple[Report, Path]:
     report = Report("kunit", f"{base}-{flavour}" if flavour else base, found.results(), {"kernel": built.key})
     report.text = table(base, f"({built.release}{', ' + flavour if flavour else ''})", report.results)
     report.text += f"\n\n{report.verdict}\n"
+    if not (flavour or os.environ.get("FILTER") or os.environ.get("ARGS")):
+        passed = sum(case.status is Status.PASS for case in report.results)
+        status.record(base, "kunit", report.verdict, f"{passed}/{len(report.results)}")
     return report, where
 
 

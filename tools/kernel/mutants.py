@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ..common import INVALID, USAGE, Err, Stage, stage
 from ..machine import CONSOLE
-from ..queue import config
+from ..queue import config, status
 from ..queue.store import Store, is_own
 from ..results import Report, Result, Status, count, run_directory, table
 from . import build, kunit
@@ -46,7 +46,7 @@ GRACE_S = 1.0                   # how long a boot goes on after the first case t
 SHORT = 72                      # characters of a change in the table
 
 # (base, crash kernel, words of its command line): the rules of the crash test that fail
-Crash = Callable[[str, build.Kernel, str], str]
+Crash = Callable[[str, "build.Kernel", str], str]
 
 # Mutants that change nothing, and those that no test here can see: why, and of each its function, old text
 # and new text. White space does not count; the second of two with one text in a function has " #2" behind
@@ -707,6 +707,8 @@ def run_mutants(base: str, crash: Crash) -> tuple[Report, Path]:
         results = [Result("control", "no mutant", Status.PASS), *judged]
     report = Report("mutants", base, results, {"kernel": built.key, "mutants": len(made.mutants)})
     report.text = f"{text}\n\n{report.verdict}\n"
+    if not os.environ.get("MUTANTS"):
+        status.record(base, "mutants", report.verdict, text.rpartition(": ")[2])
     return report, where
 
 

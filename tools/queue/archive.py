@@ -234,6 +234,19 @@ def _kept(where: Path, package: str, arch: str) -> Path | None:
     return best[1] if best else None
 
 
+def newest(package: str, suites: Sequence[str], arch: str = "all") -> str:
+    """The version that fetch() would take with UPDATE=1, by an index that is no older than a day."""
+    deps.need("archive")
+    for suite in suites:
+        view = View(suite, native() if arch == "all" else arch)
+        with lock(view.here / "lock"):
+            if not view.fresh():
+                view.update()
+            if record := view.find(package):
+                return record["Version"]
+    return ""
+
+
 def fetch(package: str, *, arch: str = "all", suites: Sequence[str]) -> Path:
     """The .deb, from the first of the suites that has it; "own" are the machine's own suites.
 

@@ -161,7 +161,7 @@ class Store:
         (new / "info").mkdir(exist_ok=True)
         (new / "info" / "attributes").write_text("* -text -ident -filter -working-tree-encoding\n")
 
-    def _origin(self) -> tuple[str, str]:
+    def origin(self) -> tuple[str, str]:
         """What the base's commit was made of last, and its id."""
         path = self.git_dir / "origin"
         name, commit = path.read_text().splitlines() if path.exists() else ("", "")
@@ -185,7 +185,7 @@ class Store:
         return self.git("log", "-1", "--format=%s", self.source()).stdout.strip()
 
     def _from_archive(self) -> str:
-        origin, known = self._origin()
+        origin, known = self.origin()
         if origin.startswith(f"{self.base.package}_") and not flag("UPDATE"):
             return known
         deb = archive.fetch(self.base.package, suites=self.base.suites)
@@ -239,7 +239,7 @@ class Store:
         if of_user("-C", ksrc, "status", "--porcelain", "-uno").stdout.strip():
             say(f"note: {ksrc} has uncommitted changes; its HEAD is taken, they are left out")
         head, tree = done.stdout.split()
-        origin, known = self._origin()
+        origin, known = self.origin()
         if origin == f"commit {head}":
             return known
         with stage(f"copying {head[:12]} of {ksrc}"):
@@ -255,7 +255,7 @@ class Store:
         with stage(f"reading {ksrc}"):
             self._add(ksrc, "ksrc.index", PRODUCTS)
             tree = self.git("write-tree", index="ksrc.index").stdout.strip()
-            origin, known = self._origin()
+            origin, known = self.origin()
             return known if origin == f"tree {tree}" else self._record(f"tree {tree}", tree)
 
     # Commits on top of it.

@@ -50,6 +50,7 @@ def set_up(
     unit_error: str = "",
 ) -> None:
     tools = project.top / "tools"
+    (project.top / "README.md").write_text("")
     (tools / "crash" / "test.py").write_text(VERB.format(error=error, code=code, statuses=statuses) + TEST)
     stub = VERB.format(error=unit_error, code=code, statuses=unit) + KUNIT
     (tools / "kernel" / "kunit.py").write_text(stub)
@@ -62,17 +63,17 @@ def set_up(
 @pytest.mark.parametrize(
     "statuses, error, code, more, ends, last, cause",
     [
-        (GOOD, "", 0, "", 0, "10 passed, 0 failed, 1 skipped", ""),
-        (BAD, "", 0, "", 1, "6 passed, 4 failed, 1 skipped", ""),
-        (GOOD, "", 0, "def test_bad(): assert 0", 1, "10 passed, 1 failed, 1 skipped", ""),
-        (GOOD, "", 0, "syntax error", 1, "9 passed, 1 failed", ""),
+        (GOOD, "", 0, "", 0, "11 passed, 0 failed, 1 skipped", ""),
+        (BAD, "", 0, "", 1, "7 passed, 4 failed, 1 skipped", ""),
+        (GOOD, "", 0, "def test_bad(): assert 0", 1, "11 passed, 1 failed, 1 skipped", ""),
+        (GOOD, "", 0, "syntax error", 1, "10 passed, 1 failed", ""),
         (
             NOTHING,
             "the archive cannot be reached",
             3,
             "",
             3,
-            "2 passed, 0 failed, 1 skipped",
+            "3 passed, 0 failed, 1 skipped",
             "ENVIRONMENT: crash-test: the archive",
         ),
         (
@@ -81,7 +82,7 @@ def set_up(
             1,
             "",
             1,
-            "2 passed, 4 failed, 1 skipped",
+            "3 passed, 4 failed, 1 skipped",
             "a kernel does not build",
         ),
         (
@@ -90,12 +91,12 @@ def set_up(
             0,
             "",
             4,
-            "2 passed, 0 failed, 1 skipped",
+            "3 passed, 0 failed, 1 skipped",
             "INVALID: crash-test: case 1: too few",
         ),
-        ("FAIL LOST", "", 0, "", 5, "2 passed, 0 failed, 1 skipped", "LOST: crash-test: case 1: too few"),
-        (NOTHING, "", 0, "", 4, "2 passed, 0 failed, 1 skipped", "INVALID: crash-test: nothing was judged"),
-        ("SKIPPED", "", 0, "", 4, "2 passed, 0 failed, 1 skipped", "INVALID"),
+        ("FAIL LOST", "", 0, "", 5, "3 passed, 0 failed, 1 skipped", "LOST: crash-test: case 1: too few"),
+        (NOTHING, "", 0, "", 4, "3 passed, 0 failed, 1 skipped", "INVALID: crash-test: nothing was judged"),
+        ("SKIPPED", "", 0, "", 4, "3 passed, 0 failed, 1 skipped", "INVALID"),
     ],
 )
 def test_counts(
@@ -108,7 +109,7 @@ def test_counts(
 
 
 @pytest.mark.parametrize(
-    "error, last", [("", "10 passed, 0 failed, 1 skipped"), ("no network", "2 passed, 0 failed, 1 skipped")]
+    "error, last", [("", "11 passed, 0 failed, 1 skipped"), ("no network", "3 passed, 0 failed, 1 skipped")]
 )
 def test_ci_ends_with_the_counts(project: Project, error: str, last: str) -> None:
     set_up(project, GOOD, error)
@@ -121,9 +122,9 @@ def test_ci_ends_with_the_counts(project: Project, error: str, last: str) -> Non
 @pytest.mark.parametrize(
     "unit, error, code, ends, last",
     [
-        (BAD, "", 0, 1, "10 passed, 1 failed, 1 skipped"),
-        ("", "no such base", 3, 3, "9 passed, 0 failed, 1 skipped"),
-        ("PASS LOST", "", 0, 5, "9 passed, 0 failed, 1 skipped"),
+        (BAD, "", 0, 1, "11 passed, 1 failed, 1 skipped"),
+        ("", "no such base", 3, 3, "10 passed, 0 failed, 1 skipped"),
+        ("PASS LOST", "", 0, 5, "10 passed, 0 failed, 1 skipped"),
     ],
 )
 def test_unit_tests_count(project: Project, unit: str, error: str, code: int, ends: int, last: str) -> None:
@@ -161,5 +162,5 @@ def test_every_verb_that_judges_is_in_it() -> None:
     names = {verb for verb, _ in check.EVERYTHING} | {"check"}
     makefile = (TOP / "Makefile").read_text().partition("\nVERBS :=")[0]
     verbs = set(re.findall(r"(?m)^([a-z-]+):.*## ", makefile))
-    assert verbs - names == {"crash-test", "check-all", "check-fresh", "tree", "refresh", "fixes",
-                             "bench-lint", "menuconfig", "defconfig"}
+    assert verbs - names == {"crash-test", "check-all", "check-fresh", "status", "tree", "refresh",
+                             "fixes", "bench-lint", "menuconfig", "defconfig"}
