@@ -18,6 +18,9 @@ NEEDS: dict[str, dict[str, str]] = {
     "config": {"python3-kconfiglib": "py:kconfiglib"},
     "archive": {"apt": "apt-get", "dpkg": "dpkg-deb", "gpgv": "gpgv"},
     "tree": {"git": "git", "xz-utils": "xz", "tar": "tar"},
+    "b4": {"python3-requests": "py:requests", "git-filter-repo": "py:git_filter_repo", "perl": "perl",
+           # b4 does not start without the certificates' file.
+           "ca-certificates": "/etc/ssl/certs/ca-certificates.crt"},
     "kernel": {"gcc-aarch64-linux-gnu": "aarch64-linux-gnu-gcc", "gcc": "gcc", "make": "make",
                "libc6-dev": "/usr/include/stdio.h", "flex": "flex", "bison": "bison", "bc": "bc",
                "perl": "perl", "ccache": "ccache"},
@@ -34,6 +37,7 @@ NEEDS: dict[str, dict[str, str]] = {
     "tests": {"python3-pytest": "py:pytest", "gnupg": "gpg", "cpio": "cpio", "gcc": "gcc",
               "libc6-dev": "/usr/include/stdio.h", "mypy": "mypy", "flake8": "flake8",
               "shellcheck": "shellcheck",
+              "quilt": "quilt", "dpkg-dev": "dpkg-source",
               # b4, which a test fetches, does not start without the certificates' file.
               "ca-certificates": "/etc/ssl/certs/ca-certificates.crt"},
 }

@@ -53,12 +53,13 @@ def git(*args: str | Path, cwd: Path | None = None, check: bool = True, data: by
 def pipeline(steps: Sequence[Sequence[str | Path]], data: str = "") -> subprocess.CompletedProcess[str]:
     """Commands, each reading what the one before it writes; it fails if any of them does.
 
-    git is run with the user's configuration: which repository to trust stands there.
+    git is run with the user's configuration: which repository to trust stands there. It must not
+    fetch what a partial clone lacks.
     """
     line = " | ".join(shlex.join(map(str, step)) for step in steps)
     clean = {name: None for name in os.environ if name.startswith("GIT_") and name != "GIT_CONFIG_GLOBAL"}
     return run(["bash", "-o", "pipefail", "-c", line], data=data.encode(), check=False,
-               env={**clean, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"})
+               env={**clean, "GIT_OPTIONAL_LOCKS": "0", "GIT_ALLOW_PROTOCOL": "none", "LC_ALL": "C"})
 
 
 def of_user(*args: str | Path) -> subprocess.CompletedProcess[str]:
@@ -145,7 +146,7 @@ class Store:
             made(self.git_dir, self._init)
             if self.ksrc is None:
                 self._commit = self._from_archive()
-            elif self._is_repository(self.ksrc):
+            elif self.is_repository(self.ksrc):
                 self._commit = self._from_repository(self.ksrc)
             else:
                 self._commit = self._from_directory(self.ksrc)
@@ -220,7 +221,7 @@ class Store:
                  data=changed.encode(errors="surrogateescape"))
 
     @staticmethod
-    def _is_repository(path: Path) -> bool:
+    def is_repository(path: Path) -> bool:
         done = of_user("-C", path, "rev-parse", "--git-dir", "--show-cdup")
         if done.returncode and "dubious ownership" in done.stderr:
             raise Err(f"git does not trust {path}: it belongs to somebody else",
@@ -230,9 +231,6 @@ class Store:
         return done.returncode == 0 and (lines[1:] in ([""], []) or lines[0] == ".")
 
     def _from_repository(self, ksrc: Path) -> str:
-        if of_user("-C", ksrc, "config", "extensions.partialClone").stdout.strip():
-            raise Err(f"KSRC={ksrc} is a partial clone: reading it would make git fetch into it",
-                      "git clone it in full, or give a plain tree", USAGE)
         done = of_user("-C", ksrc, "rev-parse", "HEAD^{commit}", "HEAD^{tree}")
         if done.returncode:
             raise Err(f"KSRC={ksrc}: the repository has no commit at HEAD", "check out a branch there", USAGE)
@@ -247,8 +245,9 @@ class Store:
             done = pipeline([["git", "-C", ksrc, "pack-objects", "--revs", "--stdout", "-q", "--window=0"],
                              ["git", f"--git-dir={self.git_dir}", "index-pack", "--stdin"]], f"{tree}\n")
             if done.returncode:
-                raise Err(f"taking over {ksrc}: {done.stderr.strip()}",
-                          "a partial or damaged clone will not do: git fsck there")
+                raise Err(f"taking over {ksrc}: {done.stderr.strip().splitlines()[-1]}",
+                          "a partial clone that lacks files of its HEAD will not do: there, `git archive "
+                          "HEAD >/dev/null` fetches them; else git fsck")
             return self._record(f"commit {head}", tree)
 
     def _from_directory(self, ksrc: Path) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..common import FAIL, USAGE, Err, beside, flag, remove, say, stage, write
-from . import config
-from .store import PREREQ, PRODUCTS, Rejected, Store, digest, git, shown
+from . import bases, config
+from .store import PREREQ, PRODUCTS, Rejected, Store, digest, git, is_own, series, shown
 
 BASE_REF = "refs/smmuv3-kdump/base"     # in the edit tree: the base commit it was made from
 MADE_REF = "refs/smmuv3-kdump/made"     # and its tip when it and the queue were last the same
@@ -38,7 +38,7 @@ class EditTree:
     def in_edit(self, *args: str | Path, check: bool = True) -> str:
         return git("-C", self.path, *args, check=check).stdout.strip()
 
-    def _sync(self, head: str) -> None:
+    def sync(self, head: str) -> None:
         """Record that the edit tree and the queue are the same at this commit."""
         self.in_edit("update-ref", BASE_REF, self.store.source())
         self.in_edit("update-ref", MADE_REF, head)
@@ -53,7 +53,7 @@ class EditTree:
             return self.in_edit("log", "--format=%T%n%an%n%ae%n%aI%n%B", f"{self.store.source()}..{tip}")
         return one == other or content(one) == content(other)
 
-    def _busy(self) -> str:
+    def busy(self) -> str:
         names = {"rebase-merge": "a rebase", "rebase-apply": "a rebase or git am",
                  "CHERRY_PICK_HEAD": "a cherry-pick", "MERGE_HEAD": "a merge"}
         return next((what for name, what in names.items() if (self.path / ".git" / name).exists()), "")
@@ -66,7 +66,7 @@ class EditTree:
             (new / ".git" / "objects" / "info" / "alternates").write_text(f"{objects}\n")
             shutil.copy(self.store.git_dir / "info" / "attributes", new / ".git" / "info")
             git("-C", new, "reset", "-q", "--hard", commit)
-        self._sync(commit)
+        self.sync(commit)
 
     def tree(self) -> Path:
         """The edit tree with the queue applied. What the user has in it is never lost."""
@@ -88,21 +88,39 @@ class EditTree:
             head = self.in_edit("rev-parse", "HEAD")
             note = f"that are not in the queue; {self.store.verb('refresh')} writes them there"
             if self._same(head, tip):
-                self._sync(head)
+                self.sync(head)
             elif self.in_edit("config", QUEUE_KEY, check=False) == self._queue_hash():
                 say(f"note: the tree holds changes {note}")
-            elif head == self._made() and not self._busy() and not self._changes():
+            elif head == self._made() and not self.busy() and not self.changes():
                 with stage(f"bringing {self.path} to the queue"):
                     self.in_edit("reset", "-q", "--keep", tip)
-                self._sync(tip)
+                self.sync(tip)
             elif self._holds(tip):
-                self._sync(tip)
+                self.sync(tip)
                 say(f"note: the tree holds commits {note}")
             else:
                 raise Err(f"{self.path} has commits or changes of its own, and the queue or the base changed "
                           "as well; it is left as it is", f"commit what is there, then: git -C {self.path} "
                           f"rebase --onto {tip[:12]} {self._made()[:12]}; or move it away", FAIL)
             return self.path
+
+    def commits(self) -> list[str]:
+        """The tree's commits on the base, the oldest first."""
+        try:
+            self.tree()
+        except Err as err:
+            # The queue may not apply here: then what stands in the tree in its place is what is meant.
+            if not isinstance(err.__cause__, Rejected) or self._made() == self.in_edit("rev-parse", "HEAD"):
+                raise
+        with self.store.lock():
+            source = self.store.source()
+            self._check_tree(source)
+        return self.in_edit("rev-list", "--reverse", f"{source}..HEAD").split()
+
+    def at_base(self) -> None:
+        """Make the tree without any patch, if there is none. The caller holds the lock."""
+        if not (self.path / ".git").is_dir():
+            self._make(self.store.source())
 
     def _made(self) -> str:
         return self.in_edit("rev-parse", "-q", "--verify", MADE_REF, check=False)
@@ -116,7 +134,7 @@ class EditTree:
         done = git("-C", self.path, "merge-base", "--is-ancestor", one, other, check=False)
         return done.returncode == 0
 
-    def _changes(self) -> list[str]:
+    def changes(self) -> list[str]:
         """Files of the edit tree that are not as committed."""
         changed = self.in_edit("diff", "--name-only", "HEAD")
         new = self.in_edit("ls-files", "-o", *(f"--exclude={name}" for name in PRODUCTS))
@@ -137,16 +155,16 @@ class EditTree:
                           "look for lines `---` or `diff ` in a commit message, and for an author without a "
                           "name", FAIL)
             self._write(made, force)
-            self._sync(self.in_edit("rev-parse", "HEAD"))
+            self.sync(self.in_edit("rev-parse", "HEAD"))
             return self.store.base.patches
 
     def _check_tree(self, source: str) -> None:
         """Refresh takes a line of commits on the base, all committed."""
         if not (self.path / ".git").is_dir():
             raise Err(f"there is no edit tree {self.path}", self.store.verb("tree"), USAGE)
-        if self._busy():
-            raise Err(f"{self._busy()} is under way in {self.path}", "finish or abort it first", FAIL)
-        changes = self._changes()
+        if self.busy():
+            raise Err(f"{self.busy()} is under way in {self.path}", "finish or abort it first", FAIL)
+        changes = self.changes()
         if changes:
             raise Err(f"{self.path} has uncommitted changes: {', '.join(changes[:5])}"
                       + (f" and {len(changes) - 5} more" if len(changes) > 5 else ""),
@@ -178,7 +196,7 @@ class EditTree:
         counts = {"": 0, PREREQ: 0}
         for patch in made:
             before = old.get(_slug(patch))
-            where = PREREQ if before and before.parent == there / PREREQ else ""
+            where = PREREQ if (not is_own(before) if before else is_prereq(patch)) else ""
             counts[where] += 1
             name = os.path.join(where, f"{counts[where]:04d}-{_slug(patch)}")
             names.append(name)
@@ -201,6 +219,11 @@ def _slug(patch: Path) -> str:
     return re.sub(r"^\d+-", "", patch.name)
 
 
+def is_prereq(patch: Path) -> bool:
+    """Is a patch of this name in prereq/ of any base?"""
+    return any(bases.MANIFEST.parent.glob(f"*/{PREREQ}/*-{_slug(patch)}"))
+
+
 def _gist(patch: Path) -> list[bytes]:
     """A patch without what moves when only its surroundings do."""
     return [b"@@" if line.startswith(b"@@ -") else line for line in patch.read_bytes().splitlines()
@@ -214,17 +237,49 @@ def _replace(path: Path, content: bytes) -> bool:
     return True
 
 
-def _mine() -> EditTree:
-    return EditTree(Store(os.environ.get("BASE") or config.load().base))
+def _rejected(store: Store, patches: Sequence[Path]) -> list[Path]:
+    """Those that do not apply after the others, on the store's base."""
+    tip, left = store.source(), []
+    for patch in patches:
+        try:
+            tip = store.apply(tip, [patch])
+        except Rejected:
+            left.append(patch)
+    return left
+
+
+def nearest() -> Store:
+    """The base that BASE= names; for a KSRC= alone the one of whose patches most apply."""
+    base, ksrc = (os.environ.get(name, "") for name in ("BASE", "KSRC"))
+    if base or not ksrc:
+        return Store(base or config.load().base)
+    trial = Store(bases.newest().name)
+    with trial.lock():
+        version = trial.version().removeprefix("Linux ")
+        left = {base.name: _rejected(trial, series(base.patches)) for base in bases.read().values()}
+
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in re.findall(r"\d+", text)[:2]]
+
+    def distance(name: str) -> tuple[int, ...]:
+        return len(left[name]), *(abs(one - other) for one, other in zip(numbers(name), numbers(version)))
+
+    for name in sorted(left, key=distance):
+        which = f": {', '.join(shown(patch) for patch in left[name][:2])}" if left[name] else ""
+        say(f"patches of {name} on {version}: {len(left[name]) or 'none'} rejected{which}"
+            + (", …" if len(left[name]) > 2 else ""))
+    best = min(left, key=distance)
+    say(f"BASE={best} is the nearest")
+    return Store(best)
 
 
 def tree() -> int:
     """make tree"""
-    print(_mine().tree())
+    print(EditTree(nearest()).tree())
     return 0
 
 
 def refresh() -> int:
     """make refresh"""
-    print(_mine().refresh(force=flag("FORCE")))
+    print(EditTree(nearest()).refresh(force=flag("FORCE")))
     return 0

@@ -37,6 +37,17 @@ GIT = {
     "GIT_COMMITTER_DATE": "2002-02-03T04:05:06+0100",
 }
 
+COVER = """\
+Subject: [PATCH 0/2] a: Make it so
+
+Problem
+=======
+
+None.
+
+ - an indented item
+"""
+
 
 def clean_env() -> dict[str, str]:
     return {name: value for name, value in os.environ.items()
@@ -173,6 +184,25 @@ class Project:
         git(scratch, "format-patch", "-q", "-o", str(self.patches), f"HEAD~{len(edits)}")
         names = sorted(patch.name for patch in self.patches.glob("*.patch"))
         (self.patches / "series").write_text("".join(f"{name}\n" for name in names))
+
+
+def identify(project: Project, mail: str = "person@kernel.org", more: str = "") -> None:
+    (project.cache.parent / ".gitconfig").write_text(f"[user]\nname = A Person\nemail = {mail}\n{more}")
+
+
+def as_prereq(project: Project, number: int) -> Path:
+    """Make a patch of the queue one of prereq/."""
+    old = next(project.patches.glob(f"{number:04d}-*"))
+    new = project.patches / "prereq" / old.name
+    new.parent.mkdir(exist_ok=True)
+    old.rename(new)
+    series = project.patches / "series"
+    series.write_text(series.read_text().replace(old.name, f"prereq/{old.name}"))
+    return new
+
+
+def latest(project: Project, verb: str) -> Path:
+    return next((project.cache / "smmuv3-kdump" / "runs" / verb).glob("*/latest"))
 
 
 @pytest.fixture

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""make branch and make stable, black box: each style taken by the tools that its world has."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import (A_C, COVER, Project, as_prereq, clean_env, errors, git, identify, kernel_tree, latest,
+                       snapshot)
+from .test_tree import as_repository
+
+THREE = ((10, "ten", "p: Prerequisite"), (20, "twenty", "a: One"), (30, "thirty", "SAUCE: a: Two"))
+UPSTREAM = """
+
+Upstream's words.
+
+Reviewed-by: R <r@kernel.org>
+Signed-off-by: A Üser <user@example.com>"""
+CONTROL = """\
+Source: linux
+Maintainer: A Person <person@kernel.org>
+
+Package: linux-source
+Architecture: all
+Description: none
+"""
+CHANGELOG = """\
+linux (9.8.7-1) unstable; urgency=low
+
+  * None.
+
+ -- A Person <person@kernel.org>  Sat, 01 Jan 2000 00:00:00 +0000
+"""
+AFTER = {9: "ten", 19: "twenty", 29: "thirty"}
+
+
+@pytest.fixture
+def ready(project: Project) -> Project:
+    as_repository(project.ksrc)
+    project.queue(*THREE)
+    as_prereq(project, 1)
+    (project.patches / "0000-cover-letter").write_text(COVER)
+    identify(project)
+    return project
+
+
+def exported(project: Project, style: str, code: int | None = 0, **env: str) -> Path:
+    before = snapshot(project.top), snapshot(project.ksrc)
+    done = project.verb("stable" if style == "stable" else "branch", code=code, STYLE=style, **env)
+    assert (snapshot(project.top), snapshot(project.ksrc)) == before
+    assert ("FAIL" in done.stdout) == bool(code), done.stdout
+    return latest(project, style)
+
+
+def merged(project: Project, *subjects: str, change: str = "") -> Path:
+    """An upstream where patches of these subjects are merged; `change` makes the first another one."""
+    up = kernel_tree(project.cache.parent / "up")
+    git(up, "init", "-q", "-b", "master")
+    git(up, "add", "-f", ".")
+    git(up, "commit", "-qm", "base")
+    for line, text, subject in THREE:
+        if subject in subjects:
+            project.edit(up, line, change if change and subject == subjects[0] else text, subject + UPSTREAM)
+    git(up, "tag", "v9.9-rc1")
+    return up
+
+
+def lines(tree: Path) -> dict[int, str]:
+    text = (tree / A_C).read_text().splitlines()
+    return {at: text[at] for at in AFTER}
+
+
+def quilt(tree: Path, patches: Path, index: str) -> str:
+    env = {**clean_env(), "QUILT_PATCHES": str(patches), "QUILT_SERIES": index, "QUILT_PC": ".pc"}
+    done = subprocess.run(["quilt", "--quiltrc=-", "push", "-a", "--fuzz=0"], cwd=tree, env=env, text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_plain(ready: Project) -> None:
+    here = exported(ready, "plain")
+    git(ready.ksrc, "am", "-q", *map(str, sorted(here.glob("0*.patch"))))
+    assert lines(ready.ksrc) == AFTER
+    assert git(ready.ksrc, "log", "-3", "--format=%s|%an|%(trailers:key=Signed-off-by)").split("\n\n") == [
+        f"{subject}|A Üser|Signed-off-by: A Person <person@kernel.org>"
+        for subject in ("SAUCE: a: Two", "a: One", "p: Prerequisite")]
+
+
+def test_plain_from_upstream(ready: Project) -> None:
+    up = merged(ready, "p: Prerequisite", "a: One")
+    here = exported(ready, "plain", LINUX_GIT=str(up))
+    git(ready.ksrc, "am", "-q", *map(str, sorted(here.glob("0*.patch"))))
+    log = git(ready.ksrc, "log", "-1", "HEAD~1", "--format=%an%n%b").splitlines()
+    picked = f"(cherry picked from commit {git(up, 'rev-parse', 'HEAD')})"
+    assert log[0] == "A Üser" and log[2:] == [
+        "Upstream's words.", "", "Reviewed-by: R <r@kernel.org>", "Signed-off-by: A Üser <user@example.com>",
+        "", "Why: naïve.", picked, "Signed-off-by: A Person <person@kernel.org>"][-len(log[2:]):]
+    # As anybody would look at the branch.
+    ready.verb("lint", RANGE="HEAD~3..HEAD", REPO=str(ready.ksrc), LINUX_GIT=str(up))
+
+
+def test_a_difference_needs_a_note(ready: Project) -> None:
+    up = merged(ready, "p: Prerequisite", change="zehn")
+    here = exported(ready, "plain", code=1, LINUX_GIT=str(up))
+    assert "MISMATCH" in (here / "lint.txt").read_text()
+    patch = next(ready.patches.glob("prereq/0001-*"))
+    text = patch.read_text()
+    patch.write_text(text.replace("Why: naïve.\n", "Why: naïve.\n\n[9.8: spelled in\nEnglish]\n"))
+    here = exported(ready, "plain", LINUX_GIT=str(up))
+    text = next(here.glob("0001-*")).read_text()
+    assert re.search(r"\(backported from commit [0-9a-f]{40}\)\n\[9.8: spelled in\nEnglish\]\nSigned", text)
+
+
+def test_ubuntu(ready: Project) -> None:
+    here = exported(ready, "ubuntu", BUG="2012345 2012346", SUITE="noble")
+    made = sorted(here.glob("000[1-9]*.patch"))
+    assert "Subject: [SRU][noble][PATCH 1/3] UBUNTU: SAUCE: p: Prerequisite\n" in made[0].read_text()
+    letter = (here / "0000-cover-letter.patch").read_text()
+    assert "Subject: [SRU][noble][PATCH 0/3] a: Make it so" in letter and "[Impact]\n\nNone." in letter
+    git(ready.ksrc, "am", "-q", *map(str, made))
+    assert lines(ready.ksrc) == AFTER
+    assert git(ready.ksrc, "log", "--format=%s", "-3").splitlines() == [
+        f"UBUNTU: SAUCE: {subject}" for subject in ("a: Two", "a: One", "p: Prerequisite")]
+    assert git(ready.ksrc, "log", "-1", "--format=%b").startswith("".join(
+        f"BugLink: https://bugs.launchpad.net/bugs/{bug}\n" for bug in (2012345, 2012346)) + "\nWhy")
+    ready.verb("lint", RANGE="HEAD~3..HEAD", REPO=str(ready.ksrc))
+
+
+def test_suse(ready: Project) -> None:
+    up = merged(ready, "p: Prerequisite")
+    (ready.ksrc / "series.conf").write_text("# Kernel patches configuration file\n")
+    git(ready.ksrc, "add", "-f", ".")
+    git(ready.ksrc, "commit", "-qm", "series.conf")
+    here = exported(ready, "suse", BUG="bsc#1234567 jsc#PED-1", LINUX_GIT=str(up))
+    index = (here / "series.conf").read_text()
+    assert index.startswith("# Kernel") and "\n\tpatches.suse/0001-p-Prerequisite.patch\n" in index
+    heads = [path.read_text().partition("\n\n")[0] for path in sorted((here / "patches.suse").iterdir())]
+    assert f"Git-commit: {git(up, 'rev-parse', 'HEAD')}\nPatch-mainline: v9.9-rc1\n" in heads[0]
+    assert "Patch-mainline: Not yet, not submitted\n" in heads[1] and "Patch-mainline: Never, " in heads[2]
+    assert all("\nReferences: bsc#1234567, jsc#PED-1" in head for head in heads)
+    quilt(ready.ksrc, here, str(here / "series.conf"))
+    assert lines(ready.ksrc) == AFTER
+
+
+def test_debian(ready: Project, tmp_path: Path) -> None:
+    up = merged(ready, "p: Prerequisite")
+    here = exported(ready, "debian", BUG="1234567", LINUX_GIT=str(up))
+    top = tmp_path / "linux-9.8.7"
+    shutil.copytree(ready.ksrc, top, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+    subprocess.run(["tar", "-cJf", "linux_9.8.7.orig.tar.xz", top.name], cwd=tmp_path, check=True)
+    shutil.copytree(here / "debian", top / "debian")
+    for name, text in {
+            "source/format": "3.0 (quilt)\n", "rules": "#!/usr/bin/make -f\n",
+            "control": CONTROL, "changelog": CHANGELOG}.items():
+        (top / "debian" / name).parent.mkdir(exist_ok=True)
+        (top / "debian" / name).write_text(text)
+    for command in (["dpkg-source", "-b", top.name], ["rm", "-rf", top.name],
+                    ["dpkg-source", "-x", "linux_9.8.7-1.dsc"]):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0 and "fuzz" not in done.stdout, done.stdout + done.stderr
+    assert lines(top) == AFTER
+    heads = [path.read_text().partition("\n\n")[0] for path in sorted(
+        (top / "debian/patches/features/arm64/smmuv3-kdump").iterdir())]
+    assert f"\nOrigin: upstream, commit:{git(up, 'rev-parse', 'HEAD')}\n" in heads[0]
+    assert heads[1].endswith("\nOrigin: vendor\nBug-Debian: https://bugs.debian.org/1234567\nForwarded: no")
+    assert heads[2].endswith("\nForwarded: not-needed") and "\nSubject: SAUCE: a: Two\n" in heads[2]
+
+
+def test_stable(ready: Project) -> None:
+    up = merged(ready, "p: Prerequisite", "a: One")
+    here = exported(ready, "stable", LINUX_GIT=str(up))
+    made = sorted(here.glob("0*.patch"))
+    assert [path.name for path in made] == ["0000-cover-letter.patch", "0001-p-Prerequisite.patch",
+                                            "0002-a-One.patch"]
+    text = made[2].read_text()
+    assert "\nSubject: [PATCH 9.8.y 2/2] a: One\n" in text and "\nTo: stable@vger.kernel.org\n" in text
+    assert re.search(r"\nCc: .*\n\nFrom: A Üser <user@example.com>\n\ncommit " + git(up, "rev-parse", "HEAD")
+                     + r" upstream\.\n\n", text.replace(",\n    ", ", "))
+    assert "Signed-off-by: A Person <person@kernel.org>\n---\n" in text
+    git(ready.ksrc, "am", "-q", *map(str, made[1:]))
+    ready.verb("lint", RANGE="HEAD~2..HEAD", REPO=str(ready.ksrc), LINUX_GIT=str(up))
+
+
+def test_stable_takes_what_upstream_has(ready: Project) -> None:
+    done = ready.verb("stable", code=1, LINUX_GIT=str(merged(ready, "p: Prerequisite")))
+    assert errors(done) == 1 and "a: One" in done.stderr and "p: Prereq" not in done.stderr
+    assert not (ready.cache / "smmuv3-kdump" / "runs").exists()
+
+
+@pytest.mark.parametrize("env, code, said", [
+    ({"STYLE": "arch"}, 2, "plain ubuntu suse debian"), ({"STYLE": "ubuntu"}, 2, "needs BUG="),
+    ({"STYLE": "ubuntu", "BUG": "1"}, 2, "needs SUITE="), ({"STYLE": "suse"}, 2, "needs BUG="),
+    ({"STYLE": "plain", "LINUX_GIT": "/usr"}, 2, "not a git repository"),
+])
+def test_bad_input(ready: Project, env: dict[str, str], code: int, said: str) -> None:
+    done = ready.verb("branch", code=code, **env)
+    assert errors(done) == 1 and said in done.stderr
+    assert not (ready.cache / "smmuv3-kdump" / "runs").exists()
+
+
+def test_a_tree_with_changes_is_not_exported(ready: Project) -> None:
+    tree = ready.tree()
+    (tree / A_C).write_text("changed\n")
+    done = ready.verb("branch", code=1)
+    assert errors(done) == 1 and "uncommitted changes" in done.stderr
+    assert os.listdir(tree.parent) and (tree / A_C).read_text() == "changed\n"
