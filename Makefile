@@ -22,6 +22,7 @@ bench:		## what the series costs: time of the adoption, memory, size [BASE=]
 status:		## what is known of each base and patch, and what of it is stale; writes README.md
 tree:		## a git tree of the base, one commit a patch; prints its path [BASE= KSRC=]
 refresh:	## that tree's commits back into patches/ [BASE= KSRC= FORCE=1]
+rebase:		## another base's series, or any git tree's, onto BASE [FROM=base|repo:A..B KSRC= REVERT=1]
 lore:		## the newest base's series as mails for the lists; none is sent [VERSION= KSRC=]
 stable:		## BASE's series in the form that stable takes [BASE= KSRC= LINUX_GIT=]
 branch:		## the series for a distribution's branch [KSRC= BASE= STYLE=ubuntu|suse|debian|plain BUG=]

@@ -16,7 +16,7 @@ from .crash import test
 from .kernel import bench, gate, kunit, mutants
 from .lint import __main__ as lint
 from .lint import speed
-from .queue import bases, config, export, lore, status, tree
+from .queue import bases, config, export, lore, rebase, status, tree
 from .queue.store import Store
 
 
@@ -62,6 +62,7 @@ VERBS: dict[str, Callable[[], int]] = {
     "status": status.main,
     "tree": tree.tree,
     "refresh": tree.refresh,
+    "rebase": rebase.main,
     "lore": lore.main,
     "stable": lambda: export.stable(lint.main),
     "branch": lambda: export.branch(lint.main),
