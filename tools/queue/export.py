@@ -16,11 +16,11 @@ from pathlib import Path
 from ..common import FAIL, USAGE, Err, say, stage, write
 from ..results import Report, Result, Status, run_directory, table
 from . import bases, config
-from .store import Rejected, Store, git, of_user, pipeline
+from .store import Rejected, Store, git, is_own, of_user, pipeline, series, subject
 from .tree import FORMAT_PATCH, EditTree, nearest
 
 TRAILER = re.compile(r"[A-Z][\w-]*: \S.*|\((?:cherry picked|backported) from .*|\[[^\]]+: .*\]")
-NOTES = re.compile(r"(?ms)(?:\A|\n)(\[[\w.-]+: [^\]]+\])\n*\Z")
+NOTE = re.compile(r"(?m)^\[(?!Upstream )[\w.-]+: [^\]]+\]\n(?:\n+|\Z)")      # as a paragraph of its own
 NO_MAIL = re.compile(r"@(?:[\w.-]*\.)?(?:example|invalid|test|localhost)$")
 
 
@@ -60,7 +60,7 @@ class Patch:
     date: str
     subject: str
     text: str                       # the message without subject and notes
-    notes: tuple[str, ...]          # `[name: why it differs]` at its end
+    notes: tuple[str, ...]          # `[name: why it differs]`
     upstream: str = ""
     same: bool = False              # upstream's change, without any difference
 
@@ -76,11 +76,8 @@ class Patch:
 def read(repository: Path, commit: str) -> Patch:
     form = "--format=%an%n%ae%n%aI%n%s%n%b"
     author, mail, date, subject, text = git("-C", repository, "log", "-1", form, commit).stdout.split("\n", 4)
-    notes: list[str] = []
-    while (found := NOTES.search(text)) and not found[1].startswith("[ Upstream commit"):
-        notes.insert(0, found[1])
-        text = text[:found.start()]
-    return Patch(commit, author, mail, date, subject, text.strip("\n"), tuple(notes))
+    notes = tuple(note.strip() for note in NOTE.findall(text))
+    return Patch(commit, author, mail, date, subject, NOTE.sub("", text).strip("\n"), notes)
 
 
 def adopted(patch: Patch, me: Submitter) -> Patch:
@@ -105,12 +102,12 @@ def compose(patch: Patch, me: Submitter, above: str = "", origin: str = "") -> s
     return f"{patch.subject}\n\n{text}{gap if text else ''}" + "\n".join(below) + "\n"
 
 
-def commit(edit: EditTree, patches: Sequence[Patch], parent: str, message: Callable[[Patch], str]) -> str:
-    """These patches with other messages, as commits of the edit tree that no branch has."""
+def commit(where: Path, patches: Sequence[Patch], parent: str, message: Callable[[Patch], str]) -> str:
+    """These patches with other messages, as commits that no branch of the repository has."""
     for patch in patches:
         env = {"GIT_AUTHOR_NAME": patch.author, "GIT_AUTHOR_EMAIL": patch.mail,
                "GIT_AUTHOR_DATE": patch.date}
-        parent = git("-C", edit.path, "commit-tree", f"{patch.commit}^{{tree}}", "-p", parent, env=env,
+        parent = git("-C", where, "commit-tree", f"{patch.commit}^{{tree}}", "-p", parent, env=env,
                      data=message(patch).encode()).stdout.strip()
     return parent
 
@@ -210,8 +207,8 @@ class Style:
     needs: tuple[str, ...] = ()             # variables that have no default
     prefix: str = "PATCH"                   # of the mails' subjects
     header: Callable[[Patch, Upstream], list[str]] | None = None    # of a patch file's
-    where: str = ""                         # the directory of patch files
-    index: str = ""                         # and the file that has their order
+    where: str = "patches"                  # the directory below the run's
+    index: str = ""                         # and the file that has the order of patch files
 
 
 STYLES = {
@@ -230,18 +227,21 @@ SRU = {"Impact": "Problem", "Fix": "Approach", "Test Plan": "Tests",
        "Where problems could occur": "Not tested"}
 
 
-def cover(store: Store) -> tuple[str, str]:
-    """Subject and text of the series' cover letter."""
-    path = store.base.patches / "0000-cover-letter"
+def cover(base: bases.Base) -> tuple[str, str]:
+    """Subject and text of a base's cover letter."""
+    path = base.patches / "0000-cover-letter"
     found = re.match(r"Subject: (?:\[[^\]]*\] )?(.+)\n\n", path.read_text()) if path.is_file() else None
     if not found:
         raise Err(f"{path} has no line `Subject: …`, an empty one and a text", "write the cover letter", FAIL)
     return found[1], path.read_text()[found.end():].strip("\n")
 
 
-def justification(text: str) -> str:
-    parts = re.split(r"(?m)^(\S.*)\n=+\n", text)
-    sections = dict(zip(parts[1::2], parts[2::2]))
+def justification(*texts: str) -> str:
+    """From the sections of cover letters; one that has a section comes before those after it."""
+    sections: dict[str, str] = {}
+    for text in texts:
+        parts = re.split(r"(?m)^(\S.*)\n=+\n", text)
+        sections = dict(zip(parts[1::2], parts[2::2])) | sections
     return "SRU Justification\n\n" + "\n\n".join(
         f"[{name}]\n\n{sections.get(section, 'to be written').strip()}" for name, section in SRU.items())
 
@@ -271,21 +271,25 @@ class Export:
 
     def write(self, here: Path) -> tuple[list[Path], str]:
         """The files, in their order, and the commit that they give."""
-        tip = commit(self.edit, self.patches, self.source, lambda patch: self.style.message(patch, self.me))
+        tip = self._commit(self.edit.path, self.source)
         form = [*FORMAT_PATCH, "--stat", "-p", f"--from={self.me}", f"{self.source}..{tip}"]
         if self.style.header:
             return self._files(here, form), tip
         prefix = self.style.prefix.format(base=self.store.base.name, **os.environ)
         to = ["--to=stable@vger.kernel.org", *self._people()] if self.name == "stable" else []
-        self.edit.in_edit(*form, "--numbered", f"--subject-prefix={prefix}", *to, "-o", here)
-        made = sorted(here.glob("0*.patch"))
-        write(here / "series", "".join(f"{path.name}\n" for path in made))
+        where = here / self.style.where
+        self.edit.in_edit(*form, "--numbered", f"--subject-prefix={prefix}", *to, "-o", where)
+        made = sorted(where.glob("*.patch"))
         if self.name in ("ubuntu", "stable"):
-            subject, text = cover(self.store)
-            text = justification(text) if self.name == "ubuntu" else text
+            subject, text = cover(self.store.base)
+            if self.name == "ubuntu":
+                text = justification(text, cover(bases.newest())[1])
             write(here / "0000-cover-letter.patch", f"From: {self.me}\nSubject: [{prefix} "
                   f"{0:0{len(str(len(made)))}d}/{len(made)}] {subject}\n\n{text}\n")
         return made, tip
+
+    def _commit(self, where: Path, parent: str) -> str:
+        return commit(where, self.patches, parent, lambda patch: self.style.message(patch, self.me))
 
     def _people(self) -> list[str]:
         """Who wrote, signed or reviewed it upstream: stable's reviewers want them to know."""
@@ -313,14 +317,32 @@ class Export:
         write(index, there + "".join(f"{indent}{name}\n" for name in names))
         return made
 
-    def lint_of(self, files: Path) -> list[str]:
-        """lint's arguments: the files beside what they name, or beside the newest base's patches."""
-        newest = bases.newest()
+    def _branch(self, here: Path) -> list[str]:
+        """The branch that git am will make, on the tree's own history: lint's arguments for it."""
+        ksrc = self.store.ksrc
+        if not ksrc or not self.store.is_repository(ksrc) or self.style.header:
+            return ["-C", str(self.edit.path), "--onto", self.source, str(here / self.style.where)]
+        git("init", "-q", "--bare", here / "git")
+        head, *paths = of_user("-C", ksrc, "rev-parse", "HEAD", "--path-format=absolute", "--git-path",
+                               "objects", "--git-path", "shallow").stdout.splitlines()
+        lends = f"{paths[0]}\n{self.edit.path / '.git' / 'objects'}\n"
+        write(here / "git" / "objects" / "info" / "alternates", lends)
+        if Path(paths[1]).exists():
+            write(here / "git" / "shallow", Path(paths[1]).read_text())
+        return ["-C", str(here / "git"), f"{head}..{self._commit(here / 'git', head)}"]
+
+    def lint_of(self, here: Path) -> list[str]:
+        """lint's arguments: the result beside what it names, or beside the newest base's patches."""
+        newest, beside = bases.newest(), here / "beside"
+        # A prerequisite that the tree has by itself is not missed.
+        had = {patch.bare for patch in self.patches}
+        wanted = [patch for patch in series(newest.patches) if is_own(patch) or subject(patch) in had]
+        beside.mkdir()
+        write(beside / "series", "".join(f"{patch}\n" for patch in wanted))
         there = self.edit.path if self.store.base == newest else EditTree(Store(newest.name, "")).tree()
         reference = self.upstream.path or str(there)
-        beside = any(not patch.upstream for patch in self.patches)
-        return ["compare", "-C", str(self.edit.path), "--onto", self.source, "--reference", reference,
-                *(["--series", str(newest.patches)] if beside else []), str(files)]
+        posted = ["--series", str(beside)] if any(not patch.upstream for patch in self.patches) else []
+        return ["compare", *self._branch(here), "--reference", reference, *posted]
 
 
 def report(name: str, store: Store, results: list[Result], files: Sequence[Path], here: Path) -> Report:
@@ -340,7 +362,7 @@ def export(name: str, store: Store, lint: Lint) -> int:
     files, tip = made.write(here)
     results = [comes_back(made.edit, made.source, files, tip, "applied again")]
     judged = here / "lint.txt"
-    code = lint([*made.lint_of(files[0].parent), "--format", "table", "-o", str(judged)])
+    code = lint([*made.lint_of(here), "--format", "table", "-o", str(judged)])
     results.append(Result(name, "make lint", Status.FAIL if code else Status.PASS,
                           judged.read_text() if code and judged.exists() else ""))
     code = report(name, store, results, files, here).show(here, "lint.txt")
@@ -349,9 +371,10 @@ def export(name: str, store: Store, lint: Lint) -> int:
 
 
 NEXT = {
-    "plain": "next, in the branch: git am {here}/0*.patch",
-    "ubuntu": "next, in the branch: git am {here}/000[1-9]*.patch; the cover letter is to be completed",
-    "stable": "next: read them, then send them with git send-email --no-chain-reply-to {here}/0*.patch",
+    "plain": "next, in the branch: git am {here}/patches/*",
+    "ubuntu": "next, in the branch: git am {here}/patches/*; complete {here}/0000-cover-letter.patch, and "
+              "git send-email it with them",
+    "stable": "next: read them, then git send-email {here}/0000-cover-letter.patch {here}/patches",
     "suse": "next: copy {here}/patches.suse, and the lines of series.conf to where they belong",
     "debian": "next: copy {here}/debian over the package's own directory",
 }

@@ -109,7 +109,7 @@ class Lore:
         self.store = Store(name)
         self.edit = EditTree(self.store)
         self.edit.tree()
-        self.subject, self.text = cover(self.store)
+        self.subject, self.text = cover(self.store.base)
         self.version = self._version()
         self.posted, self.patches = self._patches()
 
@@ -172,7 +172,7 @@ class Lore:
     def run(self) -> int:
         here = run_directory("lore", self.store.here.name)
         base = self.posted[-1].commit if self.posted else self.store.source()
-        tip = commit(self.edit, self.patches, base, lambda patch: compose(patch, self.me))
+        tip = commit(self.edit.path, self.patches, base, lambda patch: compose(patch, self.me))
         diff = self.range_diff(tip)
         write(here / "range-diff", diff + "\n")
         lines, public = self._base()

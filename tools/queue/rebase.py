@@ -16,7 +16,7 @@ from pathlib import Path
 from ..common import FAIL, USAGE, Err, flag, remove, say, stage, write
 from ..results import run_directory
 from . import bases
-from .store import NOBODY, Store, git, is_own, of_user, pipeline, series
+from .store import NOBODY, Store, git, is_own, of_user, pipeline, series, subject
 from .tree import FORMAT_PATCH, EditTree, is_prereq, nearest
 
 AM = ("-c", "merge.conflictStyle=diff3", "am", "-q", "-3", "--keep-cr", "--keep-non-patch", "--no-scissors",
@@ -124,15 +124,15 @@ def earlier(store: Store) -> list[tuple[str, str]]:
     mark = "This reverts commit "
     undone = {name for _, _, body in commits for name in re.findall(mark + "([0-9a-f]{40})", body)}
     undone |= {name for name, _, body in commits if mark in body}
-    return [(name, subject) for name, subject, _ in commits if name not in undone
-            and (name in added or re.sub(r"^.*smmu-v3: ", "", subject).lower() in PUBLIC)]
+    return [(name, title) for name, title, _ in commits if name not in undone
+            and (name in added or re.sub(r"^.*smmu-v3: ", "", title).lower() in PUBLIC)]
 
 
-def revert(ksrc: Path, name: str, subject: str, to: Path) -> Path:
+def revert(ksrc: Path, name: str, title: str, to: Path) -> Path:
     """The revert of a commit, as a mail."""
     of_user("-C", ksrc, "diff-tree", "-p", "-R", "--full-index", "--binary", "--no-renames", "--no-commit-id",
             f"--output={to}", name)
-    head = (f"From: {NOBODY} <{NOBODY}>\nDate: {REVERTED}\nSubject: Revert \"{subject}\"\n\n"
+    head = (f"From: {NOBODY} <{NOBODY}>\nDate: {REVERTED}\nSubject: Revert \"{title}\"\n\n"
             f"This reverts commit {name}.\n\n"
             "It is of an earlier version of the series that takes its place.\n\n---\n")
     write(to, head.encode() + to.read_bytes())
@@ -182,7 +182,7 @@ class Rebase:
                 for number, one in enumerate(found, 1)]
         give(self.store.ksrc, made, self.edit.path)
         if not flag("REVERT"):
-            listing = "\n".join(f"    {name[:12]} {subject}" for name, subject in found)
+            listing = "\n".join(f"    {name[:12]} {title}" for name, title in found)
             raise Err(f"{self.store.ksrc} carries an earlier version of this idea:\n{listing}",
                       f"{self.again} REVERT=1 reverts them first\n        (the reverts as a series of their "
                       f"own: {new})", FAIL)
@@ -249,8 +249,7 @@ class Rebase:
             raise Err(f"git am: {said.strip() or 'failed'}", f"mend it, then: {self.again}", FAIL)
         number = (state / "next").read_text().strip()
         total = (state / "last").read_text().strip()
-        subject = (state / "final-commit").read_text().partition("\n")[0] if (
-            state / "final-commit").exists() else ""
+        title = subject(state / number.zfill(4))
         left = self.edit.in_edit("diff", "--name-only", "--diff-filter=U").split()
         if left:
             what, how = f"conflict in {', '.join(left)}", "mend the conflict, `git add` the files"
@@ -260,17 +259,15 @@ class Rebase:
             if re.search("lacking or useless|lacks necessary blobs|invalid object", said):
                 what = "does not apply, and the tree lacks the files it is of: no three-way merge"
             how = "apply it by hand (git apply --reject .git/rebase-apply/patch), `git add -f` what changed"
-        raise Err(f"patch {number} of {total}, {subject}: {what}", f"cd {self.edit.path}; {how}, or `git am "
+        raise Err(f"patch {number} of {total}, {title}: {what}", f"cd {self.edit.path}; {how}, or `git am "
                   f"--skip` if the tree has it already;\n        then here: {self.again}", FAIL)
 
     def _finish(self, source: Source) -> Path:
         new = f"{self.source}..HEAD"
         got = set(self.edit.in_edit("log", "--format=%s", new).splitlines())
         for patch in source.patches:
-            mail = git("mailinfo", "-b", os.devnull, os.devnull, data=patch.read_bytes()).stdout
-            subject = "".join(re.findall(r"(?m)^Subject: (.*)$", mail))
-            if subject not in got:
-                say(f"left out: {subject}")
+            if subject(patch) not in got:
+                say(f"left out: {subject(patch)}")
         if source.range:
             diff = source.range_diff(self.edit, new)
             write(self.here / "range-diff", diff)

@@ -97,6 +97,12 @@ def is_own(patch: Path) -> bool:
     return patch.parent.name != PREREQ
 
 
+def subject(patch: Path) -> str:
+    """Of a mail, as git am takes it."""
+    said = git("mailinfo", "-b", os.devnull, os.devnull, data=patch.read_bytes(), check=False).stdout
+    return "".join(re.findall(r"(?m)^Subject: (.*)$", said))
+
+
 class Rejected(Err):
     """A patch that does not apply; `tip` is the commit of those before it."""
 

@@ -86,7 +86,7 @@ def quilt(tree: Path, patches: Path, index: str) -> str:
 
 def test_plain(ready: Project) -> None:
     here = exported(ready, "plain")
-    git(ready.ksrc, "am", "-q", *map(str, sorted(here.glob("0*.patch"))))
+    git(ready.ksrc, "am", "-q", *map(str, sorted((here / "patches").iterdir())))
     assert lines(ready.ksrc) == AFTER
     assert git(ready.ksrc, "log", "-3", "--format=%s|%an|%(trailers:key=Signed-off-by)").split("\n\n") == [
         f"{subject}|A Üser|Signed-off-by: A Person <person@kernel.org>"
@@ -96,7 +96,7 @@ def test_plain(ready: Project) -> None:
 def test_plain_from_upstream(ready: Project) -> None:
     up = merged(ready, "p: Prerequisite", "a: One")
     here = exported(ready, "plain", LINUX_GIT=str(up))
-    git(ready.ksrc, "am", "-q", *map(str, sorted(here.glob("0*.patch"))))
+    git(ready.ksrc, "am", "-q", *map(str, sorted((here / "patches").iterdir())))
     log = git(ready.ksrc, "log", "-1", "HEAD~1", "--format=%an%n%b").splitlines()
     picked = f"(cherry picked from commit {git(up, 'rev-parse', 'HEAD')})"
     assert log[0] == "A Üser" and log[2:] == [
@@ -114,13 +114,13 @@ def test_a_difference_needs_a_note(ready: Project) -> None:
     text = patch.read_text()
     patch.write_text(text.replace("Why: naïve.\n", "Why: naïve.\n\n[9.8: spelled in\nEnglish]\n"))
     here = exported(ready, "plain", LINUX_GIT=str(up))
-    text = next(here.glob("0001-*")).read_text()
+    text = next(here.glob("patches/0001-*")).read_text()
     assert re.search(r"\(backported from commit [0-9a-f]{40}\)\n\[9.8: spelled in\nEnglish\]\nSigned", text)
 
 
 def test_ubuntu(ready: Project) -> None:
     here = exported(ready, "ubuntu", BUG="2012345 2012346", SUITE="noble")
-    made = sorted(here.glob("000[1-9]*.patch"))
+    made = sorted((here / "patches").iterdir())
     assert "Subject: [SRU][noble][PATCH 1/3] UBUNTU: SAUCE: p: Prerequisite\n" in made[0].read_text()
     letter = (here / "0000-cover-letter.patch").read_text()
     assert "Subject: [SRU][noble][PATCH 0/3] a: Make it so" in letter and "[Impact]\n\nNone." in letter
@@ -176,15 +176,15 @@ def test_debian(ready: Project, tmp_path: Path) -> None:
 def test_stable(ready: Project) -> None:
     up = merged(ready, "p: Prerequisite", "a: One")
     here = exported(ready, "stable", LINUX_GIT=str(up))
-    made = sorted(here.glob("0*.patch"))
-    assert [path.name for path in made] == ["0000-cover-letter.patch", "0001-p-Prerequisite.patch",
-                                            "0002-a-One.patch"]
-    text = made[2].read_text()
+    made = sorted((here / "patches").iterdir())
+    assert [path.name for path in made] == ["0001-p-Prerequisite.patch", "0002-a-One.patch"]
+    assert "\nSubject: [PATCH 9.8.y 0/2] a: Make it so\n" in (here / "0000-cover-letter.patch").read_text()
+    text = made[1].read_text()
     assert "\nSubject: [PATCH 9.8.y 2/2] a: One\n" in text and "\nTo: stable@vger.kernel.org\n" in text
     assert re.search(r"\nCc: .*\n\nFrom: A Üser <user@example.com>\n\ncommit " + git(up, "rev-parse", "HEAD")
                      + r" upstream\.\n\n", text.replace(",\n    ", ", "))
     assert "Signed-off-by: A Person <person@kernel.org>\n---\n" in text
-    git(ready.ksrc, "am", "-q", *map(str, made[1:]))
+    git(ready.ksrc, "am", "-q", *map(str, made))
     ready.verb("lint", RANGE="HEAD~2..HEAD", REPO=str(ready.ksrc), LINUX_GIT=str(up))
 
 

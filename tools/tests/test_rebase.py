@@ -340,6 +340,8 @@ def test_an_earlier_version_is_named(ready: Project) -> None:
         git(ready.ksrc, "log", "-1", "--format=%s", name) for name in names)]
     assert subjects(tree)[2:] == ALL[1:]
     compiles(tree)
+    # And what was made of it goes to the branch.
+    assert "FAIL" not in ready.verb("branch").stdout
 
 
 def test_an_earlier_version_that_was_reverted(ready: Project) -> None:
