@@ -163,4 +163,5 @@ def test_every_verb_that_judges_is_in_it() -> None:
     makefile = (TOP / "Makefile").read_text().partition("\nVERBS :=")[0]
     verbs = set(re.findall(r"(?m)^([a-z-]+):.*## ", makefile))
     assert verbs - names == {"crash-test", "check-all", "check-fresh", "status", "tree", "refresh",
-                             "fixes", "bench-lint", "menuconfig", "defconfig"}
+                             "rebase", "lore", "stable", "branch", "fixes", "bench-lint", "menuconfig",
+                             "defconfig"}
