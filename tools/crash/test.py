@@ -134,11 +134,10 @@ def again(base: str, setup: Scenario) -> str:
     usual = config.load("default_defconfig").starting("CRASH_")
     lines = [config.line(f"CRASH_{name.upper()}", value) for name, value in setup.values.items()
              if value != usual[name]]
-    name = "again_defconfig" if lines else "default_defconfig"
+    made = "\n".join(["again=$(mktemp)", 'cat >"$again" <<\'EOF\'', *lines, "EOF\n"]) if lines else ""
     ksrc = os.environ.get("KSRC")
-    words = ["make", "crash-test", f"BASE={base}", f"CONFIG={name}", *([f"KSRC={ksrc}"] if ksrc else [])]
-    made = "\n".join([f"cat >configs/{name} <<'EOF'", *lines, "EOF\n"]) if lines else ""
-    return made + shlex.join(words)
+    words = ["make", "crash-test", f"BASE={base}", *([f"KSRC={ksrc}"] if ksrc else [])]
+    return f"{made}{shlex.join(words)} CONFIG=" + ('"$again"' if lines else "default_defconfig")
 
 
 def main() -> int:
