@@ -9,6 +9,7 @@ The folder imports nothing outside itself and the standard library: copy it anyw
   judging             what one pair, or one commit without a counterpart, must keep to
   digest              all rows of a branch, what only shows in the whole, the report
   compare, diffing    whether two changes are the same
+  placing             whether they stand in the same place, by the names of the blocks around it
   fixes               upstream's fixes and reverts that the branch lacks
   patches, message    changes from commits and mails; what their messages say
   gitio               git, with all its answers checked

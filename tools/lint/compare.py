@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from .diffing import (FUNCTIONS, LABEL, WORD, Before, Edit, Heads, Lines, Outcome, blank_free, blocks, carry,
                       edits, slide, split)
+from .placing import Placing, depth
 from .patches import GITLINK, SYMLINK, FileChange, Hunk, Patch, all_places, nearest, place
 
 MATCH, CONTEXT, WHITESPACE, UNPROVEN, MISMATCH = "match", "context", "whitespace", "unproven", "MISMATCH"
+ASK = "ask a person"
 LEFT_OUT = "upstream changes it, the local commit does not"
-RANK = {MATCH: 0, CONTEXT: 1, WHITESPACE: 2, UNPROVEN: 3, MISMATCH: 4}
+RANK = {MATCH: 0, CONTEXT: 1, WHITESPACE: 2, ASK: 3, UNPROVEN: 4, MISMATCH: 5}
 
 
 @dataclass
@@ -211,15 +213,35 @@ def two_contents(a: tuple[bytes | None, bytes | None], b: tuple[bytes | None, by
         if blank_free(up1) == blank_free(lo1):
             return WHITESPACE, whitespace_reason(path, l1, u1)
         return MISMATCH, difference(path, up0, up1, lo0, lo1)
-    guard = Guard(path, up0, lo0)
-    status = prove(up0, up1, lo0, lo1, guard)
-    if status == MATCH:
-        return MATCH, ""
-    if status == CONTEXT:
-        return CONTEXT, path
-    if same_but_white(up0, up1, lo0, lo1, guard):
+    placing = Placing(path, up0, lo0)
+    status, why = prove(up0, up1, lo0, lo1, placing)
+    if status == MISMATCH and not why and same_but_white(up0, up1, lo0, lo1, placing):
         return WHITESPACE, whitespace_reason(path, l1, u1)
-    return MISMATCH, difference(path, up0, up1, lo0, lo1)
+    if status == MISMATCH and not why and moved_functions(up0, up1, lo0, lo1, path):
+        return CONTEXT, f"{path}: what it changes stands elsewhere in the file"
+    return status, why or ("" if status == MATCH else path if status == CONTEXT
+                           else difference(path, up0, up1, lo0, lo1))
+
+
+def moved_functions(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, path: str) -> bool:
+    """The same change of a file whose functions stand in another order, once upstream's are put into it."""
+    def parts(lines: Lines) -> dict[bytes, tuple[int, int]]:
+        heads = Heads(lines)
+        tops = [i for i in heads.top if lines[i][:1] != b"}"]
+        return {heads.name(i): (i, j) for i, j in zip(tops, [*tops[1:], len(lines)])}
+    if not FUNCTIONS.search(path):
+        return False
+    theirs, after, ours = parts(up0), parts(up1), parts(lo0)
+    if len(theirs) < 2 or theirs.keys() != after.keys():
+        return False
+    rank = {name: k for k, name in enumerate(ours)}
+    order = sorted(theirs, key=lambda name: rank.get(name, -1))
+    if order == list(theirs):
+        return False
+    start = [min(at for at, _ in p.values()) for p in (theirs, after)]
+    old, new = (lines[:first] + [x for name in order for x in lines[slice(*p[name])]]
+                for lines, p, first in ((up0, theirs, start[0]), (up1, after, start[1])))
+    return prove(old, new, lo0, lo1, Placing(path, old, lo0))[0] in (MATCH, CONTEXT)
 
 
 def whitespace_reason(path: str, local: bytes, up: bytes) -> str:
@@ -228,28 +250,6 @@ def whitespace_reason(path: str, local: bytes, up: bytes) -> str:
     if local.endswith(b"\n") != up.endswith(b"\n"):
         return f"{path}: differs in white space: newline at the end of the file"
     return f"{path}: differs in white space"
-
-
-class Guard:
-    """Refuses a placement in a function that upstream has too and did not change there, and one
-    outside all functions for what upstream has inside one."""
-
-    def __init__(self, path: str, up: Lines, local: Lines):
-        self.on = bool(FUNCTIONS.search(path))
-        self.up, self.local = up, local
-        self.heads: tuple[Heads, Heads] | None = None
-
-    def allows(self, places: Iterable[tuple[int, int]]) -> bool:
-        if not self.on:
-            return True
-        if self.heads is None:
-            self.heads = Heads(self.up), Heads(self.local)
-        hu, hl = self.heads
-        for i, j in places:
-            a, b = hu.at(i), hl.at(j)
-            if a and (b is None or (a != b and b in hu.names)):
-                return False
-        return True
 
 
 def variants(old: Lines, new: Lines) -> Iterator[list[Edit]]:
@@ -273,19 +273,24 @@ def alignments(a: Sequence[bytes], b: Sequence[bytes]) -> Iterator[list[tuple[in
         yield back
 
 
-def prove(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, guard: Guard) -> str | None:
-    """MATCH or CONTEXT when carrying the change over gives exactly the local file."""
-    best = None
+def prove(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, placing: Placing) -> tuple[str, str]:
+    """MATCH or CONTEXT when carrying the change over gives exactly the local file, in the right places; else
+    ASK or MISMATCH, and why if that is known."""
+    best, why = MISMATCH, ""
     before = Before(up0)
     cuts = list(variants(up0, up1))
     for pairs in alignments(up0, lo0):
         for cut in cuts:
             done = carry(before, cut, lo0, pairs, lo1)
-            if done and done.lines == lo1 and guard.allows(done.places):
-                if done.exact:
-                    return MATCH
-                best = CONTEXT
-    return best
+            if not done or done.lines != lo1:
+                continue
+            wrong, sure = placing.judge(cut, done.places)
+            status = MISMATCH if sure else ASK if wrong else MATCH if done.exact else CONTEXT
+            if RANK[status] < RANK[best] or (status == best == MISMATCH and not why):
+                best, why = status, wrong
+            if status == MATCH:
+                return MATCH, ""
+    return best, why
 
 
 def solid(lines: Lines) -> tuple[Lines, list[int]]:
@@ -294,7 +299,7 @@ def solid(lines: Lines) -> tuple[Lines, list[int]]:
     return [t for t, _ in kept], [i for _, i in kept]
 
 
-def same_but_white(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, guard: Guard) -> bool:
+def same_but_white(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, placing: Placing) -> bool:
     a, from_up = solid(up0)
     b, from_lo = solid(lo0)
     want = blank_free(lo1)
@@ -304,7 +309,9 @@ def same_but_white(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, guard: Guard)
     for pairs in alignments(a, b):
         for cut in cuts:
             done = carry(Before(a), cut, b, pairs, want)
-            if done and done.lines == want and guard.allows((from_up[i], from_lo[j]) for i, j in done.places):
+            if done and done.lines == want and not any(
+                    placing.refuted(i, j, depth(up0[i]) if i < len(up0) else 0)
+                    for i, j in ((from_up[i], from_lo[j]) for i, j in done.places)):
                 return True
     return False
 

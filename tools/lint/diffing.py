@@ -189,7 +189,6 @@ class Heads:
     def __init__(self, lines: Lines):
         self.lines = lines
         self.top = [i for i, text in enumerate(lines) if self.starts(i, text)]
-        self.names = {self.name(i) for i in self.top if lines[i][:1] != b"}"}
 
     def starts(self, i: int, text: bytes) -> bool:
         if text[:1] == b"}":
@@ -207,12 +206,15 @@ class Heads:
     def name(self, i: int) -> bytes:
         return b" ".join(self.lines[i].split())
 
-    def at(self, place: int) -> bytes | None:
-        """Heading above a place; None between functions or when not known."""
+    def line(self, place: int) -> int:
+        """The line of the heading above a place; -1 between functions or when not known."""
         k = bisect_left(self.top, place) - 1
-        if k < 0 or self.lines[self.top[k]][:1] == b"}":
-            return None
-        return self.name(self.top[k])
+        return -1 if k < 0 or self.lines[self.top[k]][:1] == b"}" else self.top[k]
+
+    def at(self, place: int) -> bytes | None:
+        """Heading above a place."""
+        line = self.line(place)
+        return self.name(line) if line >= 0 else None
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import message as msg
-from .compare import CONTEXT, MATCH, MISMATCH, UNPROVEN, WHITESPACE, Verdict, compare
+from .compare import ASK, CONTEXT, MATCH, MISMATCH, UNPROVEN, WHITESPACE, Verdict, compare
 from .gitio import Ambiguous, FetchFailed, Git
 from .patches import FileChange, Patch, of_commit
 from .rows import NOTED, REMEDY, Row
@@ -36,7 +36,7 @@ class Judge:
         row.status = row.verdict.status
         signed = msg.sign_offs(p.message)
         chain = msg.chain(signed, [who for _, who in msg.sign_offs(up.message)])
-        if row.status in (WHITESPACE, MISMATCH, UNPROVEN):
+        if row.status in (ASK, WHITESPACE, MISMATCH, UNPROVEN):
             low = max(chain.last, row.origin.line if row.origin and row.origin.below else -1)
             stands, astray = noted(p, up, low, signed)
             if stands and not p.broken and not up.broken:

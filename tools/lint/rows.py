@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from . import message as msg
-from .compare import CONTEXT, MATCH, MISMATCH, UNPROVEN, WHITESPACE, Verdict
+from .compare import ASK, CONTEXT, MATCH, MISMATCH, UNPROVEN, WHITESPACE, Verdict
 from .gitio import Err
 from .patches import Patch
 from .render import Finding
@@ -18,6 +18,7 @@ REMEDY = {
     MISMATCH: "restore the upstream change, or say why it differs in a line `[name: why]` between the "
               "provenance line and your Signed-off-by",
     WHITESPACE: "restore upstream's white space, or add a line `[name: why]` above your Signed-off-by",
+    ASK: "let a person look, and say in a line `[name: why]` why the place is right",
     UNPROVEN: "give the tree that the patches apply to with --onto REV, or compare commits instead of "
               "patches",
     UNRESOLVED: "name the upstream commit in full, and give a repository that has it with --reference "
