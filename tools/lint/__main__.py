@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import traceback
@@ -53,6 +54,9 @@ def arguments() -> argparse.ArgumentParser:
     c.add_argument("local", metavar="RANGE|PATCHES", help="A..B, or an mbox, maildir or directory of patches")
     c.add_argument("--onto", metavar="REV", default="",
                    help="the tree that a directory of patches applies to")
+    c.add_argument("--exempt", metavar="REGEX", default="",
+                   help="subjects that need no origin (release commits)")
+    c.add_argument("--unsigned", action="store_true", help="whoever picks a commit does not sign it off here")
 
     f = verbs.add_parser("fixes", parents=[common, output], help="fixes that the branch lacks")
     f.add_argument("local", metavar="RANGE", help="A..B")
@@ -80,13 +84,18 @@ def digest(args: argparse.Namespace, needed: bool = False) -> Digest:
     git, reference = repositories(args, needed)
     for rev in args.mainline:
         (reference or git or Git(args.repo)).revision(rev)
-    made = Digest(git, reference, args.mainline, args.fetch)
+    made = Digest(git, reference, args.mainline, args.fetch, getattr(args, "exempt", ""),
+                  not getattr(args, "unsigned", False))
     for where in args.series:
         made.posted.load(*source(where, made.reference, made.posted.stores))
     return made
 
 
 def compare(args: argparse.Namespace) -> int:
+    try:
+        re.compile(args.exempt)
+    except re.error as e:
+        raise Err(f"--exempt {args.exempt!r}: {e}", "give a regular expression", USAGE) from None
     made = digest(args, bool(args.onto) or (not os.path.exists(args.local) and is_range(args.local)))
     local, _ = source(args.local, made.git, made.posted.stores, args.onto)
     report = made.run(f"Patch lint of {args.local}", local)
@@ -105,7 +114,8 @@ def fixes(args: argparse.Namespace) -> int:
     assert git
     report = Fixes(git, reference, args.mainline, args.ignore).run(args.local, args.all)
     put(report, args)
-    return FINDINGS if report.errors() else OK
+    return ENVIRONMENT if any(f.kind == "fetch-failed" for f in report.findings) \
+        else FINDINGS if report.errors() else OK
 
 
 def check(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 """Is the local change the original's?  Proven by carrying the original over to the local file."""
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from .patches import GITLINK, SYMLINK, FileChange, Hunk, Patch, all_places, near
 MATCH, CONTEXT, WHITESPACE, UNPROVEN, MISMATCH = "match", "context", "whitespace", "unproven", "MISMATCH"
 ASK = "ask a person"
 LEFT_OUT = "upstream changes it, the local commit does not"
+SHOWN = 60              # lines of a difference that a report shows
 RANK = {MATCH: 0, CONTEXT: 1, WHITESPACE: 2, ASK: 3, UNPROVEN: 4, MISMATCH: 5}
 
 
@@ -41,18 +43,24 @@ def compare(up: Patch, local: Patch) -> Verdict:
     ours, theirs = by_path(up.changes()), by_path(local.changes())
     if theirs.keys() != ours.keys():
         pair_renames(ours, theirs)
+    kin: Kin | None = None
     for path in sorted(ours.keys() & theirs.keys()):
         u, d = ours[path], theirs[path]
         verdict, why = compare_file(u, d)
         if verdict in (WHITESPACE, MISMATCH) and not u.old_mode and not d.old_mode:
-            verdict, why = renamed(path, ours, theirs) or (verdict, why)
+            kin = kin or Kin({old: old_content(ours[old]) for old in ours.keys() & theirs.keys()
+                              if ours[old].old_mode and not ours[old].new_mode and not theirs[old].new_mode
+                              and theirs[old].old_mode})
+            verdict, why = renamed(path, ours, theirs, kin) or (verdict, why)
         judge(verdict, why)
         u.drop()
         d.drop()
     lost = sorted(ours.keys() - theirs.keys())
     more = sorted(theirs.keys() - ours.keys())
+    homes = Kin({q: old_content(theirs[q]) for q in more} if len(lost) * len(more) > 64 else {})
     for path in list(lost):
-        twin = next((q for q in more if moved(ours[path], theirs[q], up, local)), None)
+        near = homes.of(old_content(ours[path])) if homes.where else more
+        twin = next((q for q in near if q in more and moved(ours[path], theirs[q], up, local)), None)
         if twin is None:
             continue
         verdict, why = compare_file(ours[path], theirs[twin])
@@ -100,20 +108,80 @@ def pair_renames(ours: dict[str, FileChange], theirs: dict[str, FileChange]) -> 
                 del b[f.old_path]
 
 
-def renamed(path: str, ours: dict[str, FileChange], theirs: dict[str, FileChange]
+class Kin:
+    """Which of many files a content is most like, by the lines that few of them share."""
+
+    def __init__(self, files: dict[str, bytes | None]):
+        self.where: dict[bytes, list[str]] = {}
+        for path, data in files.items():
+            for line in {x.strip() for x in split(data or b"")}:
+                self.where.setdefault(line, []).append(path)
+
+    def of(self, data: bytes | None) -> list[str]:
+        hits = Counter(path for line in {x.strip() for x in split(data or b"")}
+                       if len(found := self.where.get(line, ())) <= 16 for path in found)
+        return [path for path, _ in hits.most_common(3)]
+
+
+def old_content(f: FileChange) -> bytes | None:
+    sides = f.sides()
+    f.drop()
+    return sides[0] if sides else None
+
+
+def renamed(path: str, ours: dict[str, FileChange], theirs: dict[str, FileChange], kin: Kin
             ) -> tuple[str, str] | None:
     """A file that both sides add: the same edit of a file that both delete?"""
     a, b = ours[path].sides(), theirs[path].sides()
-    for old in ours.keys() & theirs.keys():
-        u, d = ours[old], theirs[old]
-        if u.new_mode or d.new_mode or not u.old_mode or not d.old_mode or not a or not b:
-            continue
-        x, y = u.sides(), d.sides()
-        if x and y and x[0] and y[0] and a[1] and b[1]:
+    for old in kin.of(a[1]) if a and b else ():
+        x, y = ours[old].sides(), theirs[old].sides()
+        if a and b and x and y and x[0] and y[0] and a[1] and b[1]:
             verdict, why = two_contents((x[0], a[1]), (y[0], b[1]), ours[path], theirs[path], path)
             if verdict in (MATCH, CONTEXT):
                 return verdict, why
     return None
+
+
+def touching(first: Patch, second: Patch) -> str:
+    """Where the second of two changes touches lines of the first, or their neighbours; "" nowhere."""
+    before = {f.path(): f for f in first.changes()}
+    for f in second.changes():
+        g = before.get(f.path())
+        a, b = (x.sides() if x else None for x in (g, f))
+        if not a or not b or any(map(is_binary, (*a, *b))):
+            continue
+        shift, spans = 0, []
+        for e in edits(*(split(x or b"") for x in a)):
+            spans.append((e.start + shift, e.start + shift + len(e.new)))
+            shift += len(e.new) - (e.end - e.start)
+        for e in edits(*(split(x or b"") for x in b)):
+            if any(e.start <= hi and lo <= e.end for lo, hi in spans):
+                return f"{f.path()}:{e.start + 1}"
+    return ""
+
+
+def interdiff(up: Patch, local: Patch) -> list[str]:
+    """The difference between two patches, to look at."""
+    def text(p: Patch) -> list[str]:
+        out = []
+        for f in p.changes():
+            sides = f.sides()
+            f.drop()
+            out.append(f.path())
+            if sides and not any(map(is_binary, sides)):
+                old = split(sides[0] or b"")
+                heads = Heads(old)
+                for e in edits(old, split(sides[1] or b"")):
+                    out.append("@@ " + (heads.at(e.start) or b"").decode("utf-8", "replace"))
+                    out += [s + t.decode("utf-8", "replace").rstrip("\n") for s, t in signed(old, [e])]
+            else:
+                out += [s + t.decode("utf-8", "replace").rstrip("\n") for s, t in said(f.hunks)]
+        return out
+    if up.broken or local.broken:
+        return []
+    a, b = (text(p)[:SHOWN * 20] for p in (up, local))
+    out = list(difflib.unified_diff(a, b, "upstream", "here", lineterm=""))
+    return out[:SHOWN] + [f"... {len(out) - SHOWN} more lines"] * (len(out) > SHOWN)
 
 
 def moved(u: FileChange, d: FileChange, up: Patch, local: Patch) -> bool:

@@ -7,24 +7,27 @@ from collections import Counter
 from collections.abc import Sequence
 
 from . import message as msg
-from .compare import CONTEXT, MATCH
+from .compare import CONTEXT, MATCH, compare, touching
 from .diffing import rising
-from .gitio import Git
+from .gitio import Git, patch_ids
 from .judging import Judge, merges
 from .pairing import Pairing
-from .patches import Patch
+from .patches import Patch, of_commit
 from .render import BAD, DOUBT, GOOD, PLAIN, Cell, Finding, Report, progress
 from .rows import FINE, MISSING, NA, NOTED, REMEDY, REORDERED, Row
 from .series import Posted, Series, by_subject, carried
 
 COLUMNS = ("Local", "Referenced upstream / Patch subject", "Patch-ID", "Subject", "SoB chain")
 STEPS = 16              # how far back upstream to look for another picked commit
+NEAR = 300              # how many of upstream's latest commits of its files are held against a SAUCE commit
 
 
 class Digest:
     """All rows of one branch."""
 
-    def __init__(self, git: Git | None, reference: Git | None, mainline: Sequence[str], fetch: bool) -> None:
+    def __init__(self, git: Git | None, reference: Git | None, mainline: Sequence[str], fetch: bool,
+                 exempt: str = "", signed: bool = True) -> None:
+        self.exempt, self.signed = exempt, signed
         self.git = git
         self.reference = reference or git
         self.alone = reference is None or (git is not None and reference.gitdir == git.gitdir)
@@ -43,7 +46,7 @@ class Digest:
             self.general.append(Finding("error", "empty", "", "there is nothing to compare: no local commits",
                                         "check the range or the directory"))
         chosen = self.choose(local, judge)
-        pairing = Pairing(self.reference, self.posted, chosen)
+        pairing = Pairing(self.reference, self.posted, chosen, self.exempt)
         self.rows = pairing.rows(local)
         pairing.refuse_unmerged(self.rows, self.mainline, self.alone)
         self.judge(judge)
@@ -52,6 +55,8 @@ class Digest:
                 self.missing(s)
             self.order([(r, s.patches.index(r.up)) for r in self.rows if r.local and r.up in s.patches])
         self.upstream_order()
+        self.unsigned()
+        self.unclaimed()
         self.duplicates()
         self.general[:0] = self.posted.findings
         return self.report(title)
@@ -127,21 +132,56 @@ class Digest:
                 picks.setdefault(r.up.commit.oid, r)
         if not git or len(picks) < 2:
             return
-        after: dict[str, str] = {}              # picked commit -> the picked one before it
         front = {oid: git.commit(oid).parents[:1] for oid in picks}
+        at = {oid: k for k, oid in enumerate(picks)}
         for _ in range(STEPS):                  # all walks one step further at a time: batched reads
             git.load_commits(p for ps in front.values() for p in ps)
-            after.update({oid: ps[0] for oid, ps in front.items() if ps and ps[0] in picks})
+            for oid, ps in front.items():
+                if ps and at.get(ps[0], -1) > at[oid]:
+                    self.swapped(picks[oid], picks[ps[0]])
             front = {oid: git.commits[ps[0]].parents[:1] for oid, ps in front.items()
-                     if ps and ps[0] not in picks and ps[0] in git.commits}
-        groups: dict[str, list[tuple[Row, int]]] = {}
-        for oid, row in picks.items():
-            depth = 0
-            while oid in after:
-                oid, depth = after[oid], depth + 1
-            groups.setdefault(oid, []).append((row, depth))
-        for members in groups.values():
-            self.order(members)
+                     if ps and ps[0] in git.commits}
+
+    def swapped(self, row: Row, other: Row) -> None:
+        """Two picks in the other order than upstream's: worth a word when they touch the same lines."""
+        assert row.local and row.up and other.up
+        where = touching(other.up, row.up)
+        if where and not any(msg.notes(r.local.message) for r in (row, other) if r.local):
+            row.add(REORDERED, f"stands before {other.name()}, unlike upstream; both change {where}",
+                    REMEDY[REORDERED], "warning")
+
+    def unsigned(self) -> None:
+        """Picks that nobody here signed, where others are signed."""
+        picks = [r for r in self.rows if r.local and r.up]
+        if self.signed and any(r.signs for r in picks):
+            for r in picks:
+                if not r.signs:
+                    r.add("sob-own", "nobody here signed it off, as the branch's other commits are",
+                          "sign it off (git commit --amend -s)")
+
+    def unclaimed(self) -> None:
+        """Commits that claim no origin, and whose change upstream has."""
+        git = self.reference
+        for r in self.rows:
+            p = r.local
+            if not git or not self.git or not p or not p.commit or r.up or not p.changes() \
+                    or r.kind not in ("sauce", "ubuntu"):
+                continue
+            tips = git.mainline_tips(self.mainline, self.alone, tags=True)
+            mine = {q.local.commit.oid for q in self.rows if q.local and q.local.commit}
+            out = git.run("log", "--format=%H", "-n", str(NEAR + len(mine)), "--no-merges", "--stdin",
+                          stdin="\n".join([*tips, "--", *(f":(top,literal){f.path()}" for f in p.changes())])
+                          .encode("utf-8", "surrogateescape") + b"\n").decode().split()
+            near = [o for o in out if o not in mine]
+            ids = patch_ids([(git, near), (self.git, [p.commit.oid])])
+            git.load_commits(near)
+            for o in near:
+                same = msg.bare(git.commit(o).message.split("\n")[0]) == msg.bare(p.subject)
+                if ids.get(o, "") == ids.get(p.commit.oid) or (
+                        same and compare(of_commit(git, o), p).status in (MATCH, CONTEXT)):
+                    r.add("unclaimed", f"upstream has this change as {o[:12]}: the message does not say so",
+                          "name it: `(cherry picked from commit HASH)`")
+                    break
 
     def duplicates(self) -> None:
         """Two commits that come from one patch."""
@@ -172,9 +212,14 @@ class Digest:
                 "local": r.local and r.local.key(), "local_subject": r.local and r.local.subject,
                 "upstream": r.up and r.up.key(), "upstream_subject": r.up and r.up.subject,
                 "kind": r.kind, "patch_id": r.status, "subject": r.subject, "sob": r.sob,
-                "reasons": r.verdict.reasons if r.verdict else [],
+                "reasons": r.verdict.reasons if r.verdict else [], "note": r.note, "diff": r.diff,
                 "findings": sorted({f.kind for f in r.findings})})
             out.findings += r.findings
+            if r.note or r.status == CONTEXT:
+                why = "; ".join(r.verdict.reasons) if r.verdict else ""
+                out.notes.append(Finding("note", r.status, r.where(), f"{r.note} {why}".strip(), ""))
+            if r.diff:
+                out.diffs[r.where()] = r.diff
         out.findings += self.general
         errors = out.errors()
         warnings = len(out.findings) - errors
@@ -185,7 +230,8 @@ class Digest:
 
 
 # Statuses of patch and subject; all others are bad.
-MOODS = {MATCH: GOOD, CONTEXT: GOOD, NOTED: DOUBT, "case": DOUBT, "prefix": DOUBT, NA: PLAIN}
+MOODS = {MATCH: GOOD, CONTEXT: GOOD, NOTED: DOUBT, "case": DOUBT, "prefix": DOUBT, "characters": DOUBT,
+         NA: PLAIN}
 
 
 def reference_text(r: Row) -> str:

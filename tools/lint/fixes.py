@@ -24,7 +24,7 @@ from .patches import Patch, of_commit
 from .render import BAD, DOUBT, GOOD, Cell, Finding, Report, progress
 
 COLUMNS = ("Picked commit", "Fix", "Subject", "First release", "Status")
-FORMAT = "lint cache 2"
+FORMAT = "lint cache 3"
 AMBIGUOUS = "ambiguous"
 PRESENT = ("present", "squashed")      # how such a status starts
 FIX, REVERT, PARTIAL, PICK = "F", "R", "r", "P"
@@ -75,11 +75,10 @@ def records_of(oid: str, text: str, picks: bool) -> Iterator[str]:
     for target, quoted in msg.fixed(text):
         yield record(FIX, oid, target, quoted, title)
     for target, part in msg.reverted(text):
-        m = msg.REVERT.match(title)
-        yield record(PARTIAL if part else REVERT, oid, target, m["subject"] if m else "", title)
+        yield record(PARTIAL if part else REVERT, oid, target, msg.undone(title), title)
     if picks:
         for o in msg.origins(text):
-            if o.hash:
+            if o.hash and o.placed:
                 yield record(PICK, oid, o.hash, "", title)
 
 
@@ -181,13 +180,13 @@ class Claims:
         return Claim(*(self.text[n].split("\t") + [""] * 5)[:5])
 
     def on(self, oid: str, subject: str) -> Iterator[Claim]:
-        for n in self.by_hash.get(oid[:7], ()):
+        for n in [*self.by_hash.get(oid[:7], ()), *self.by_hash.get(oid[:6], ())]:
             c = self.claim(n)
             if oid.startswith(c.target) and c.oid != oid:
                 yield c
         for n in self.by_subject.get(hash(subject), ()):
             c = self.claim(n)
-            if c.quoted == subject and not oid.startswith(c.target) and c.oid != oid:
+            if c.quoted == subject and not (c.target and oid.startswith(c.target)) and c.oid != oid:
                 yield c
 
 
@@ -244,10 +243,10 @@ class Fixes:
         self.carried: dict[str, Patch] = {}         # upstream commit -> the local one
         self.claims = Claims(b"")
         self.have: dict[str, str] = {}              # upstream commit -> how the branch has it
-        # upstream's hash (7 digits) -> whole, local commit
-        self.picks: dict[str, list[tuple[str, str]]] = {}
-        # reverted hash (7 digits) -> whole, the revert
-        self.undone: dict[str, list[tuple[str, str]]] = {}
+        # upstream's hash (7 digits) -> whole, local commit, its subject, how far back it is
+        self.picks: dict[str, list[tuple[str, str, str, int]]] = {}
+        # reverted hash (7 digits) -> whole, the revert, how far back it is
+        self.undone: dict[str, list[tuple[str, str, int]]] = {}
         self.resolved: dict[str, str | None] = {}
 
     def run(self, spec: str, everything: bool) -> Report:
@@ -283,13 +282,16 @@ class Fixes:
             mine = []
             for h in named:
                 oid = self.resolve(h)
+                if oid and oid != AMBIGUOUS and msg.quotes(
+                        p.subject, msg.subject_of(self.reference.commit(oid).message)):
+                    continue                        # the message that the revert quotes
                 if oid is None or oid == AMBIGUOUS:
                     self.error("unresolved", f"{p.name} {p.subject}",
                                f"{self.reference.path} has no single commit {h}",
                                "no fixes of it can be looked for: name it in full, or fetch it")
-                else:
-                    mine.append(oid)
-            local_only = any(rx.match(p.subject) for rx in (msg.SAUCE, msg.UBUNTU, msg.REVERT))
+                elif p.changes() or not of_commit(self.reference, oid).changes():
+                    mine.append(oid)                # an empty commit carries nothing
+            local_only = any(rx.match(p.subject) for rx in (msg.SAUCE, msg.UBUNTU, msg.REVERT, msg.REAPPLY))
             nameless += not named and not local_only and len(p.commit.parents) < 2
             picks[p.commit.oid] = mine
             for h, part in msg.reverted(p.message):
@@ -322,35 +324,42 @@ class Fixes:
             known = [t for t, got in zip(tips, self.git.fetch(tips)) if got]
         text = "".join(read_history(self.git, [oids[-1]], known, True)) if known else \
             Cache(self.git, True).history([oids[-1]]).decode("utf-8", "replace")
-        for row in text.split("\n"):
-            kind, local, target = (row.split("\t", 3) + [""] * 3)[:3]
+        for n, row in enumerate(text.split("\n")):
+            kind, local, target, _, title = (row.split("\t", 4) + [""] * 5)[:5]
             if kind == PICK:
-                self.picks.setdefault(target[:7], []).append((target, local))
+                self.picks.setdefault(target[:7], []).append((target, local, title, n))
             elif kind == REVERT:
-                self.undone.setdefault(target[:7], []).append((target, local))
+                self.undone.setdefault(target[:7], []).append((target, local, n))
 
     def in_force(self, local: str, depth: int = 0) -> bool:
         """Whether no commit of the branch's history reverts this one (for good)."""
         return depth > 50 or not any(local.startswith(target) and local != by and self.in_force(by, depth + 1)
-                                     for target, by in self.undone.get(local[:7], ()))
+                                     for target, by, _ in self.undone.get(local[:7], ()))
+
+    def brings(self, local: str, oid: str, at: int) -> bool:
+        """Whether a commit that names `oid` has something in it, and no later revert names `oid` itself."""
+        return bool(of_commit(self.git, local).changes()) and self.in_force(local) and not any(
+            oid.startswith(target) and n < at and by != local and self.in_force(by)
+            for target, by, n in self.undone.get(oid[:7], ()))
 
     def present(self, oid: str, subject: str) -> str | None:
         """How the branch has an upstream commit."""
         if oid in self.carried:
             return f"present as {self.carried[oid].name}"
-        for target, local in self.picks.get(oid[:7], ()):
-            if oid.startswith(target) and self.in_force(local) and self.meant(target, oid, subject, ""):
+        for target, local, title, at in self.picks.get(oid[:7], ()):
+            if oid.startswith(target) and not msg.quotes(title, subject) \
+                    and self.meant(target, oid, subject, "") and self.brings(local, oid, at):
                 return f"present as {local[:12]}"
         for p in self.local:
-            for _, note in msg.notes(p.message):
-                word = msg.first_hash_in(note, oid)
-                if word and msg.SQUASHED.search(note) \
-                        and not msg.NEGATED.search(note.lower().partition(word)[0]):
-                    return f"squashed into {p.name}"
+            if any(msg.squashes(note, oid) for _, note in msg.notes(p.message)) and p.changes() \
+                    and self.in_force(p.key()):
+                return f"squashed into {p.name}"
         return None
 
     def meant(self, prefix: str, oid: str, subject: str, quoted: str) -> bool:
         """Whether an abbreviation stands for this commit; collisions are told apart by subject."""
+        if len(prefix) < 7:
+            return alike(quoted, subject)           # too short to decide by itself, or not given
         named = self.resolve(prefix)
         return named == oid or (named == AMBIGUOUS and (not quoted or alike(quoted, subject)))
 
@@ -368,7 +377,7 @@ class Fixes:
                         continue
                     # a hash that nobody has: the quoted subject led here
                     if self.meant(c.target, oid, subject, c.quoted) if oid.startswith(c.target) \
-                            else self.resolve(c.target) is None:
+                            else len(c.target) < 7 or self.resolve(c.target) is None:
                         fresh[c.oid] = Missing(root, c, oid, "missing")
             self.reference.load_commits(fresh)
             gone = self.reference.outside(fresh, tips) if tips else set()
@@ -406,7 +415,12 @@ class Fixes:
         assert last
         inside = set(here) - self.git.outside(here, [last.oid])
         own = [p.commit.oid for p in self.local if p.commit and len(p.commit.parents) < 2]
-        ids = patch_ids([(self.reference, oids), (self.git, own)])
+        try:
+            ids = patch_ids([(self.reference, oids), (self.git, own)])
+        except FetchFailed as e:        # content that cannot be had: what is known without it is told
+            self.error("fetch-failed", "", f"patch-ids could not be compared: {e.cause}",
+                       e.next_step or "fetch the missing objects")
+            ids = {}
         local_ids = {ids[o]: o for o in own if o in ids}
         for f in found:
             if f.claim.oid in inside:

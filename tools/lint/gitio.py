@@ -15,19 +15,24 @@ import hashlib
 import os
 import re
 import select
+import shutil
 import subprocess
+import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 OK, FINDINGS, USAGE, ENVIRONMENT = 0, 1, 2, 3
 
+NEEDED = 2, 39          # of git
 CACHE_BYTES = 96 << 20
 HEX = re.compile(r"[0-9a-f]{4,64}")
 FETCH_TROUBLE = re.compile(r"could not fetch|promisor|unable to access|could not read from remote|"
-                           r"missing blob|unable to read tree|early EOF", re.I)
+                           r"missing blob|unable to read (?:tree|[0-9a-f]{40})|early EOF", re.I)
 
 
 class Err(Exception):
@@ -74,6 +79,7 @@ class Commit:
     tree: str
     parents: tuple[str, ...]
     author: Person
+    committer: Person
     committed: int
     message: str
     legible: bool       # the message and the names decode in the encoding the commit claims
@@ -104,14 +110,15 @@ def environment() -> dict[str, str]:
 class Process:
     """A git process whose output is read in pieces, with a limit on its silence."""
 
-    def __init__(self, argv: Sequence[str], stdin: bytes | None = None, feed: bool = False):
+    def __init__(self, argv: Sequence[str], stdin: bytes | None = None, feed: bool = False,
+                 extra: Mapping[str, str] = MappingProxyType({})):
         self.argv = list(argv)
         self.feed = feed                # the input stays open for more
         self.patience = silence()
         self.err = b""
         try:
             self.child = subprocess.Popen(
-                self.argv, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+                self.argv, env={**environment(), **extra}, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
                 stdin=subprocess.PIPE if feed or stdin is not None else subprocess.DEVNULL)
         except OSError as e:
             raise GitError(f"cannot run {self.argv[0]}: {e.strerror}", "install git") from e
@@ -125,8 +132,14 @@ class Process:
             self.close_stdin()
 
     def name(self) -> str:
-        words = [w for w in self.argv[1:] if not w.startswith("-") and "/" not in w and "=" not in w]
-        return " ".join(["git"] + words[:1])
+        """The command without git's own options."""
+        words = iter(self.argv[1:])
+        for w in words:
+            if w in ("-C", "-c"):
+                next(words)
+            elif not w.startswith("-"):
+                return f"git {w}"
+        return "git"
 
     def close_stdin(self) -> None:
         self.todo = None
@@ -256,6 +269,7 @@ class Git:
         self.stored = 0
         if not os.path.isdir(path):
             raise Err(f"{path}: no such directory", "name a git repository", USAGE)
+        check_version()
         try:
             out = self.run("rev-parse", "--absolute-git-dir", "--git-common-dir")
         except GitError as e:
@@ -509,7 +523,7 @@ class Git:
         if given:
             return sorted({self.revision(r) for r in given})
         if alone:
-            return self.tips()
+            return self.tips("refs/heads", "refs/remotes", "refs/tags")     # no stash, no notes
         usual = ["refs/heads/master", "refs/heads/main", "refs/remotes/*/HEAD", "refs/remotes/*/master",
                  "refs/remotes/*/main"]
         tips = set(self.tips(*usual, *(["refs/tags/v*"] if tags else [])))
@@ -519,24 +533,51 @@ class Git:
             pass
         return sorted(tips) or self.tips()
 
-    def merge_leftovers(self, merges: Sequence[str]) -> set[str]:
-        """Merges whose tree is not what merging the parents by machine gives."""
+    def odd_merges(self, merges: Sequence[str]) -> set[str]:
+        """Merges whose tree is not what merging the parents by machine gives.
+
+        They are repeated in an empty repository that only borrows the objects: neither attributes nor merge
+        drivers nor configuration, of the branch or of the machine, have a say.
+        """
         odd: set[str] = set()
-        last = ""
-        out = self.run("log", "--stdin", "--no-walk=unsorted", "--merges", "--remerge-diff",
-                       "--no-color", "--no-ext-diff", "--no-textconv", "--name-only", "--no-notes",
-                       "--ignore-submodules=none", "--no-relative",
-                       "--format=%x01%H", stdin="".join(m + "\n" for m in merges).encode())
-        seen = []
-        for line in out.decode("utf-8", "surrogateescape").splitlines():
-            if line.startswith("\x01"):
-                last = line[1:]
-                seen.append(last)
-            elif line.strip():
-                odd.add(last)
-        if sorted(seen) != sorted(merges):
-            raise GitError("git log left merges out", "run git fsck")
+        with tempfile.TemporaryDirectory() as scratch:
+            kind = "sha1" if len(merges[0]) == 40 else "sha256"
+            run_git("init", "-q", "--bare", "--template=", f"--object-format={kind}", scratch)
+            (Path(scratch) / "objects/info").mkdir(parents=True, exist_ok=True)
+            (Path(scratch) / "objects/info/alternates").write_bytes(
+                os.fsencode(os.path.join(self.gitdir, "objects")) + b"\n")
+            if self.shallow():
+                shutil.copy(os.path.join(self.gitdir, "shallow"), scratch)
+            for oid in merges:
+                c = self.commit(oid)
+                status, out = run_git("--git-dir=" + scratch, "merge-tree", "--write-tree", "--no-messages",
+                                      *c.parents, allowed=(0, 1))
+                tree = out.split(b"\n")[0].decode("ascii", "replace")
+                if not re.fullmatch(r"[0-9a-f]{40,64}", tree):
+                    raise GitError(f"git merge-tree printed {tree[:60]!r}", "run it by hand")
+                if status or tree != c.tree:
+                    odd.add(oid)
         return odd
+
+
+def run_git(*args: str, allowed: Sequence[int] = (0,)) -> tuple[int, bytes]:
+    """Git of no repository and without anybody's configuration and attributes: exit status, output."""
+    p = Process(["git", "-c", "core.attributesFile=" + os.devnull, *args],
+                extra={"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1",
+                       "GIT_CONFIG_COUNT": "0", "GIT_CONFIG_PARAMETERS": ""})
+    out = b""
+    while piece := p.read():
+        out += piece
+    return p.finish(allowed), out
+
+
+def check_version() -> None:
+    """What `merge-tree --write-tree` and `patch-id --verbatim` need."""
+    _, out = run_git("version")
+    m = re.search(rb"version (\d+)\.(\d+)", out)
+    if m and (int(m[1]), int(m[2])) < NEEDED:
+        raise Err(f"git {m[1].decode()}.{m[2].decode()} is too old",
+                  f"install git {NEEDED[0]}.{NEEDED[1]} or newer")
 
 
 def parse_person(raw: bytes, encoding: str) -> tuple[Person, int, bool]:
@@ -562,21 +603,21 @@ def parse_commit(oid: str, raw: bytes) -> Commit:
             fields.setdefault(key, []).append(value)
     encoding = fields.get(b"encoding", [b"utf-8"])[0].decode("ascii", "replace")
     author, _, ok1 = parse_person(fields.get(b"author", [b""])[0], encoding)
-    _, when, ok2 = parse_person(fields.get(b"committer", [b""])[0], encoding)
+    committer, when, ok2 = parse_person(fields.get(b"committer", [b""])[0], encoding)
     message, ok3 = decode(body, encoding)
     return Commit(oid, fields[b"tree"][0].decode(), tuple(p.decode() for p in fields.get(b"parent", [])),
-                  author, when, message, ok1 and ok2 and ok3)
+                  author, committer, when, message, ok1 and ok2 and ok3)
 
 
 # Nothing of anybody's configuration decides what a patch looks like.
 DIFF = ("-p", "-U3", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--full-index",
-        "--diff-algorithm=myers", "--src-prefix=a/", "--dst-prefix=b/", "--ignore-submodules=none",
+        "--diff-algorithm=myers", "--text", "--src-prefix=a/", "--dst-prefix=b/", "--ignore-submodules=none",
         "--no-relative")
 
 
 def patch_ids(sources: Sequence[tuple[Git, Sequence[str]]]) -> dict[str, str]:
-    """Stable patch-id by commit, for commits of several repositories: one `git patch-id`."""
+    """Patch-id by commit, white space and all, for commits of several repositories: one `git patch-id`."""
     text = b"".join(git.run("diff-tree", "--stdin", *DIFF, stdin="".join(o + "\n" for o in oids).encode())
                     for git, oids in sources if oids)
-    out = sources[0][0].run("patch-id", "--stable", stdin=text).decode("ascii", "replace")
+    out = sources[0][0].run("patch-id", "--verbatim", stdin=text).decode("ascii", "replace")
     return {oid.strip(): pid for pid, _, oid in (line.partition(" ") for line in out.splitlines())}

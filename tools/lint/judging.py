@@ -2,10 +2,12 @@
 """What a pair must keep to, and what a commit that has no counterpart must."""
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 from . import message as msg
-from .compare import ASK, CONTEXT, MATCH, MISMATCH, UNPROVEN, WHITESPACE, Verdict, compare
+from .compare import ASK, CONTEXT, MATCH, MISMATCH, UNPROVEN, WHITESPACE, Verdict, compare, interdiff
 from .gitio import Ambiguous, FetchFailed, Git
 from .patches import FileChange, Patch, of_commit
 from .rows import NOTED, REMEDY, Row
@@ -38,24 +40,28 @@ class Judge:
         chain = msg.chain(signed, [who for _, who in msg.sign_offs(up.message)])
         if row.status in (ASK, WHITESPACE, MISMATCH, UNPROVEN):
             low = max(chain.last, row.origin.line if row.origin and row.origin.below else -1)
-            stands, astray = noted(p, up, low, signed)
+            stands, astray = noted(p, up, low, signed, chain.added)
+            row.diff = interdiff(up, p)
             if stands and not p.broken and not up.broken:
-                row.status = NOTED
+                row.status, row.note = NOTED, astray
             else:
                 text = "; ".join(r for r in row.verdict.reasons if not r.startswith("context: ")) or "differs"
                 if astray:
-                    text += f" (a note stands in the wrong place: {astray})"
+                    text += f" ({astray})"
                 row.add(row.status, text, REMEDY[row.status])
         row.subject = msg.compare_subjects(p.subject, up.subject)
         if row.subject == "MISMATCH":
             row.add("subject", f"the subject is not upstream's: {up.subject!r}", "restore it")
         elif row.subject != "match":
             row.add("subject", f"the subject differs from upstream's by {row.subject}: {up.subject!r}",
-                    "restore it",
-                    "warning")
+                    "restore it", "warning")
+        who = p.commit.committer.email if p.commit else ""
+        row.signs = bool(chain.added) or any(f"<{who}>" in x for _, x in signed)
         signatures(row, chain, signed)
-        if up.author and p.author and up.author.email.casefold() != p.author.email.casefold() \
-                and up.author.name.casefold() != p.author.name.casefold():
+        words(row, p, up, chain.last)
+        if up.author and p.author and p.legible and (
+                up.author.email.casefold() != p.author.email.casefold()
+                or msg.squeeze(up.author.name) != msg.squeeze(p.author.name)):
             row.add("author", f"the author is {p.author}, upstream's is {up.author}",
                     "keep the author (git commit --amend --author)")
 
@@ -69,7 +75,7 @@ class Judge:
 
     def revert(self, row: Row, p: Patch) -> None:
         """A revert is the inverse of a commit that the branch has."""
-        quoted = msg.REVERT.match(p.subject)
+        quoted = msg.undone(p.subject)
         hashes = [h for h, _ in msg.reverted(p.message)]
         why = "the message does not say which commit it reverts"
         old = None
@@ -77,11 +83,11 @@ class Judge:
             why = f"{hashes[0][:12]} is not in this branch"
             old = self.in_branch(hashes[0], p)
         if old is None and quoted and not (p.commit and hashes):
-            old = next((q for q in self.local if q is not p and q.subject == quoted["subject"]), None)
+            old = next((q for q in self.local if q is not p and q.subject == quoted), None)
         if old is None:
             row.add("revert", why, "name it: `This reverts commit <hash>.`")
             return
-        if quoted and msg.bare(quoted["subject"]) != msg.bare(old.subject):
+        if quoted and msg.bare(quoted) != msg.bare(old.subject):
             row.add("revert", f"reverts {old.name}, whose subject is {old.subject!r}",
                     "correct the subject or the hash")
         if msg.notes(p.message):
@@ -115,7 +121,7 @@ def merges(git: Git, rows: Sequence[Row]) -> None:
     sizes = {row.local.commit.oid: len(row.local.commit.parents) for row in rows if row.local
              and row.local.commit}
     two = [oid for oid, parents in sizes.items() if parents == 2]
-    odd = git.merge_leftovers(two) if two else set()
+    odd = git.odd_merges(two) if two else set()
     for row in rows:
         oid = row.local.key() if row.local else ""
         if sizes[oid] > 2:
@@ -138,6 +144,9 @@ def signatures(row: Row, chain: msg.Chain, signed: Sequence[tuple[int, str]]) ->
     elif not chain.ordered:
         row.add("sob-order", "the sign-offs are not in upstream's order, or one was put between them",
                 "keep upstream's lines in their order and add yours below")
+    if row.origin and row.origin.below and 0 <= row.origin.line < chain.last:
+        row.add("provenance-place", "the provenance line stands above upstream's sign-offs",
+                "put it below them, above your own Signed-off-by")
     if row.origin and row.origin.below:
         early = [who for at, who in signed if chain.last < at < row.origin.line and who not in edited]
         if early:
@@ -146,16 +155,52 @@ def signatures(row: Row, chain: msg.Chain, signed: Sequence[tuple[int, str]]) ->
                     "put it above: who signs off, signs for what it says")
 
 
-def noted(p: Patch, up: Patch, low: int, signed: Sequence[tuple[int, str]]) -> tuple[bool, str]:
-    """Whether a note of the backporter's stands below line `low` and above who signs for it; else one
-    that stands elsewhere.
-    """
+def words(row: Row, p: Patch, up: Patch, last: int) -> None:
+    """What is said of other people and commits is upstream's; the backporter's own stands below."""
+    theirs = [(name, value) for _, name, value in msg.tags(up.message)]
+    low = max(last, row.origin.line if row.origin and row.origin.below else -1)
+    mine = [(name, value) for _, name, value in msg.tags(p.message)]
+    above = [(name, value) for at, name, value in msg.tags(p.message) if at < low]
+    lost, forged = Counter(theirs) - Counter(mine), Counter(above) - Counter(theirs)
+    if up.msgid and not up.commit:
+        forged.clear()                  # tags are given to a posted patch later
+    for (name, value), what in [*((t, "lacks") for t in lost), *((t, "adds") for t in forged)]:
+        mild = name in ("cc", "link", "closes")
+        row.add("tag", f"it {what} `{name.capitalize()}: {value}`" + " among upstream's" * (what == "adds"),
+                "restore upstream's lines; your own stand below the provenance line",
+                "warning" if mild else "error")
+    if who := [w for w in msg.undeveloped(p.message) if w not in msg.undeveloped(up.message)]:
+        row.add("co-developed", f"Co-developed-by without a Signed-off-by: {', '.join(who)}",
+                "restore the line")
+    if msg.prose(up.message) not in msg.prose(p.message):
+        row.add("body", "the text is not upstream's", "restore it; say what differs in a `[name: why]` line",
+                "warning")
+
+
+def noted(p: Patch, up: Patch, low: int, signed: Sequence[tuple[int, str]], added: Sequence[str]
+          ) -> tuple[bool, str]:
+    """Whether a note of the backporter's covers what differs, stands below line `low` and above who signs
+    for it; else what is wrong with one."""
     old = {text for _, text in msg.notes(up.message)}
     mine = [(at, text) for at, text in msg.notes(p.message) if text not in old]
     final = signed[-1][0] if signed else len(msg.body_lines(p.message))     # a queue that nobody signs yet
-    if any(low < at < final for at, _ in mine):
-        return True, ""
-    return False, mine[0][1] if mine else ""
+    ours, theirs = ({f.path() for f in q.changes()} for q in (p, up))
+    names = {path: path.rsplit("/", 1)[-1] for path in ours | theirs}
+    if theirs and not {names[x] for x in ours} & {names[x] for x in theirs}:
+        return False, "a note does not cover another change" if mine else ""
+    wrong = ""
+    for at, text in mine:
+        who = text[1:].partition(":")[0]
+        files = {x.rsplit("/", 1)[-1] for x in re.findall(r"[\w./-]+\.[a-zA-Z]\w{0,4}\b", text)}
+        if not low < at < final:
+            wrong = f"a note stands in the wrong place: {text}"
+        elif added and not any(msg.signed_by(who, x) for x in added):
+            wrong = f"a note by {who.strip()}, who did not sign off: {text}"
+        elif files and not files & set(names.values()):
+            wrong = f"a note about another file: {text}"
+        else:
+            return True, text
+    return False, wrong
 
 
 def turned(f: FileChange) -> FileChange:

@@ -6,6 +6,7 @@ Everything here is text in, data out.  The accepted forms are tables.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,16 +23,19 @@ class Origin(NamedTuple):
     line: int           # index into the message's lines, -1: in a mail header
     text: str
     below: bool         # of the kind that stands below the original's sign-offs
+    placed: bool        # where that kind belongs, not in the middle of the text
 
 
 NAMED = rf"(?P<hash>{HASH})"
+# what may follow it: a tree, a link
+TREE = rf"(?P<link>(?:[\s,]+(?:in )?(?:{LINK}|[\w.]+[-/][\w./-]*)(?: [\w./-]+)?)?\s*)"
 DEP3 = r"origin:\s*(?:upstream|backport)\s*,"
 # (regular expression, stands below the sign-offs).  Groups: hash, link.
 ORIGINS: Sequence[tuple[str, bool]] = (
     # git cherry-pick -x
-    (rf"\(\s*cherry[ -]picked from (?:upstream )?(?:commit )?{NAMED}\b(?P<link>[^)]*)\)", True),
+    (rf"\(\s*cherry[ -]picked from (?:upstream )?(?:commit )?{NAMED}\b{TREE}\)", True),
     # an adjusted pick
-    (rf"\(\s*back[ -]?ported from (?:upstream )?(?:commit )?{NAMED}\b(?P<link>[^)]*)\)", True),
+    (rf"\(\s*back[ -]?ported from (?:upstream )?(?:commit )?{NAMED}\b{TREE}\)", True),
     # a posted patch
     (rf"\(\s*(?:back[ -]?ported|cherry[ -]picked) from (?P<link><?{LINK}>?|<[^>\s]+@[^>\s]+>)[^)]*\)", True),
     # stable, two forms
@@ -44,7 +48,8 @@ ORIGINS: Sequence[tuple[str, bool]] = (
     (rf"{DEP3}.*?(?:commit[:/ ]|\bid=|linus/|/c/|\bh=|,\s*){NAMED}\b.*", False),
     (rf"{DEP3}\s*(?P<link>{LINK}).*", False),
 )
-COMPILED = [(re.compile(r"^\s*" + rx + r"\s*$", re.I), below) for rx, below in ORIGINS]
+COMPILED = [(re.compile("^" + rx + r"[ \t\r]*$", re.I | re.A), below) for rx, below in ORIGINS]
+KEYED = re.compile(r"^[A-Za-z][A-Za-z0-9-]*:\s*\S")
 # what only looks like one of them
 ATTEMPT = re.compile(r"^\s*[(\[]?\s*(?:(?:cherry[ -]?pick|back[ -]?port)(?:ed)?\s+from\b|"
                      r"upstream commit:?\s+[0-9a-f]{5}|commit\s+[0-9a-f]{5,}\s+upstream|"
@@ -53,29 +58,40 @@ MAIL_HEADERS = ("Git-commit", "Patch-mainline", "Origin")
 
 SIGNED = re.compile(r"^signed-off-by:\s*(.+?)\s*$", re.I)
 NOTE = re.compile(r"^\[\s*(?!upstream commit\b|patch\b)(?P<name>[^\]\[:]{1,60}?)\s*:\s*(?P<why>\S.*)", re.I)
-SQUASHED = re.compile(r"squash|\bfold|\binclu|\bincorporat|\bcontain|\bmerge|\bcombin|\broll", re.I)
-NEGATED = re.compile(r"\b(?:not|no|without|lacks?|missing|omit\w*|exclud\w*)\b|n't\b", re.I)
+# a note says that it has another commit: a verb, then little else up to the hash
+SQUASHED = re.compile(r"\b(?:squash(?:e[ds])?|fold(?:s|ed)?|incorporate[ds]?|include[ds]|contains?|"
+                      r"merge[ds]?|combine[ds]?|roll(?:s|ed)?)\s+"
+                      r"(?:(?:in|into|with|also|here|up|the|fix|fixes|commits?|upstream|upstream's|"
+                      rf'and|{HASH},?|\("[^"]*"\),?)[\s:]+)*$', re.I)
+NEGATED = re.compile(r"\b(?:not|no|without|lacks?|missing|omit\w*|exclud\w*|cannot|to be|will|would|"
+                     r"should|could|"
+                     r"later|drop\w*|remov\w*)\b|n't\b", re.I)
+TAG = re.compile(r"^([A-Za-z]+(?:-[A-Za-z]+)*-by|fixes|link|closes|cc):\s*(\S.*?)\s*$", re.I)
 TRAILER = re.compile(r"^[A-Za-z][A-Za-z0-9-]*-by:\s", re.I)
 
 DOWNSTREAM = ("UBUNTU", "SAUCE", "NVIDIA", "UPSTREAM", "BACKPORT", "FROMLIST", "FROMGIT", "FROMEXTERN",
               "FROMTREE", "ANDROID", "CHROMIUM", "GKI", "DOWNSTREAM", "RHEL", "SUSE", "DEBIAN", "OPENEULER",
               "ANOLIS")
 PREFIX = re.compile(rf"^(?:(?:{'|'.join(DOWNSTREAM)})(?:/[A-Z0-9.]+)?:\s*|\[(?:upstream|backport|backported|"
-                    r"sauce|stable|\d+\.\d+(?:\.\d+)?(?:\.y)?)\]:?\s*)", re.I)
-SAUCE = re.compile(r"^(?:[A-Z0-9_-]+:\s*|\[[^\]]*\]\s*)*(?:SAUCE:|\[SAUCE\])")
+                    r"sauce|stable|\d+\.\d+(?:\.\d+)?(?:\.y)?)\]:?\s*)", re.I | re.A)
+SAUCE = re.compile(rf"^(?:(?:{'|'.join(DOWNSTREAM)}):\s*|\[[^\]]*\]\s*)*(?:SAUCE:|\[SAUCE\])", re.A)
 UBUNTU = re.compile(r"^UBUNTU:")
 REVERT = re.compile(r'^(?:[A-Z0-9_-]+:\s*)*Revert "(?P<subject>.+)"$')
+REAPPLY = re.compile(r'^(?:[A-Z0-9_-]+:\s*)*Reapply "(?P<subject>.+)"$')
 REVERTED = re.compile(rf"\b(?:(?P<part>partial\w*)\s+)?reverts?\s+(?:(?P<part2>part\w*)\s+(?:of\s+)?)?"
                       r"(?:the\s+)?(?:upstream\s+)?commits?\s+"
                       rf"(?P<hashes>{HASH}\b(?:(?:\s*,\s*|\s+and\s+|\s*,\s*and\s+){HASH}\b)*)", re.I)
 
 QUOTES = "\"'“”‘’„«»`"
 FIXES = re.compile(r"^\s*fixes(?:\s*:|\s)\s*(?P<rest>.*(?:\n[ \t]+\S.*)*)", re.I | re.M)
-FIXES_HASH = re.compile(r"(?<![0-9A-Za-z])(?P<hash>[0-9a-fA-F]{7,40})(?![0-9A-Za-z])")
+FIXES_HASH = re.compile(r"(?<![0-9A-Za-z])(?P<hash>[0-9a-fA-F]{6,40})(?![0-9A-Za-z])")
+FIXES_TITLE = re.compile(rf"\(?\s*[{QUOTES}](?P<quoted>[^{QUOTES}]+: .+)[{QUOTES}]\s*\)?|"
+                         r"(?P<plain>[\w./,+-]+(?: [\w./+-]+)?: \S.*)")
 
 
 def squeeze(text: str) -> str:
-    return " ".join(text.split())
+    """White space as one blank; a no-break space is none."""
+    return re.sub(r"[ \t\r\n\f\v]+", " ", text).strip(" ")
 
 
 def subject_of(message: str) -> str:
@@ -99,10 +115,11 @@ def body_lines(message: str) -> list[str]:
 def origins(message: str, headers: Sequence[tuple[str, str]] = ()) -> list[Origin]:
     """Every statement of provenance, in order."""
     found = []
+    body = body_lines(message)
     lines = [(-1, f"{k}: {v}") for k, v in headers if k in MAIL_HEADERS]
-    lines += list(enumerate(body_lines(message)))[1:]
+    lines += list(enumerate(body))[1:]
     for k, (at, text) in enumerate(lines):
-        if at >= 0 and text.lstrip().startswith("(") and ")" not in text:       # wrapped
+        if at >= 0 and text.startswith("(") and ")" not in text:       # wrapped
             text = squeeze(" ".join(more for _, more in lines[k:k + 3])).partition(")")[0] + ")"
         for rx, below in COMPILED:
             if m := rx.match(text):
@@ -111,9 +128,48 @@ def origins(message: str, headers: Sequence[tuple[str, str]] = ()) -> list[Origi
                 if got.get("hash"):
                     link = next(iter(re.findall(LINK, link)), "")
                 named = (got.get("hash") or "").lower()
-                found.append(Origin(named, link.strip("<>"), at, squeeze(text), below))
+                found.append(Origin(named, link.strip("<>"), at, squeeze(text), below,
+                                    placed(body, at, below)))
                 break
     return found
+
+
+def placed(body: Sequence[str], at: int, below: bool) -> bool:
+    """Whether a provenance line stands among the trailers, or at the top of the text, by its kind."""
+    if at < 0 or KEYED.match(body[at]):
+        return True
+    rest, inside = body[at + 1:] if below else body[1:at], False
+    for text in rest:
+        if inside or text.startswith(("[", "(")):       # a note or another such line, maybe wrapped
+            inside = not text.rstrip().endswith(("]", ")"))
+        elif text.strip() and text[:1] not in " \t" and not KEYED.match(text) \
+                and not any(rx.match(text) for rx, _ in COMPILED):
+            return False
+    return True
+
+
+def plain(text: str) -> str:
+    """Without invisible characters, and with look-alike forms as what they look like."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+
+
+def unread(message: str, headers: Sequence[tuple[str, str]] = ()) -> list[str]:
+    """Lines that look like provenance and cannot be read."""
+    read = {o.line for o in origins(message, headers)}
+    return [text.strip() for at, text in enumerate(body_lines(message))
+            if at and at not in read and ATTEMPT.match(plain(text))]
+
+
+def undone(subject: str) -> str:
+    """The subject of what a commit of that subject takes back, "" for others."""
+    if m := REVERT.match(subject):
+        return m["subject"]
+    return f'Revert "{m["subject"]}"' if (m := REAPPLY.match(subject)) else ""
+
+
+def quotes(subject: str, upstream: str) -> bool:
+    """Whether a commit of that subject reverts, so quotes, one of upstream's."""
+    return bool(undone(subject)) and bare(undone(subject)) == bare(upstream)
 
 
 def sign_offs(message: str) -> list[tuple[int, str]]:
@@ -134,9 +190,28 @@ def notes(message: str) -> list[tuple[int, str]]:
                 break
             whole += " " + more.strip()
         m = NOTE.match(whole)
-        if whole.rstrip().endswith("]") and m and m["why"].rstrip(" ]"):
+        if whole.rstrip().endswith("]") and m and has_words(m["why"]):
             found.append((at, squeeze(whole)))
     return found
+
+
+def has_words(why: str) -> bool:
+    """Whether a reason says something: more than links, dates, dots and what cannot be seen."""
+    text = re.sub(rf"{LINK}|\b(?:mon|tue|wed|thu|fri|sat|sun)\b|"
+                  r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)\b|"
+                  r"\w*\d\w*", " ", plain(why), flags=re.I)
+    words = re.findall(r"[^\W\d_]{2,}", text)
+    return len(words) > 1 or any(len(w) > 3 or ord(w[0]) > 0x2e80 for w in words)
+
+
+def signed_by(name: str, identity: str) -> bool:
+    """Whether a note's `name` is a sign-off's: a part of name or address, or initials and a part."""
+    who, _, mail = identity.partition("<")
+    words = re.findall(r"[^\W_]+", f"{who} {mail.split('@')[0]}".casefold())
+    known = {*words, "".join(words), mail.split("@")[0].casefold(), squeeze(who).casefold()}
+    known |= {x for a in words for b in words if a != b for x in (a[:1] + b, a[:2] + b, a + b[:1])}
+    given = squeeze(name).casefold()
+    return given in known or any(w in known for w in re.findall(r"[^\W_]{2,}", given))
 
 
 def reverted(message: str) -> list[tuple[str, bool]]:
@@ -155,11 +230,16 @@ def fixed(message: str) -> list[tuple[str, str]]:
         rest = squeeze(m["rest"])
         # a subject may hold hex words: only hashes outside quotes and links' other parts count
         found = list(FIXES_HASH.finditer(rest))
+        colon = re.match(r"\s*fixes\s*:", m[0], re.I)
+        if colon and (t := FIXES_TITLE.fullmatch(rest)):
+            named = squeeze(t["quoted"] or t["plain"])
+            if not found or not re.match(r"(?:linux |upstream )?(?:commit:? )?[0-9a-f]{6,40}\b", named, re.I):
+                out.append(("", named))
+                continue
         if not found:
             continue
         first = found[0]
         lead = rest[:first.start()]
-        colon = re.match(r"\s*fixes\s*:", m[0], re.I)
         if not colon and not re.fullmatch(r"(?:linux |upstream )?(?:commit )?", lead, re.I):
             continue            # a sentence that starts with "Fixes"
         if colon and not re.fullmatch(r"(?:(?:linux|upstream|mainline|kernel|commits?|gitid|git|id)[\s:]*)*"
@@ -175,7 +255,8 @@ def fixed(message: str) -> list[tuple[str, str]]:
         subject = rest[end:].lstrip(" \t.,;:->])").rstrip(" \t.,;:-")
         inner = re.fullmatch(r"\(\s*(.*?)\s*\)?", subject)
         subject = (inner[1] if inner else subject).strip(" \t])>").strip(QUOTES + " ")
-        out += [(h.lower(), squeeze(subject) if len(hashes) == 1 else "") for h in hashes]
+        out += [(h.lower(), squeeze(subject) if len(hashes) == 1 else "") for h in hashes
+                if len(h) > 6 or (subject and len(hashes) == 1)]        # six digits need a subject
     return out
 
 
@@ -227,8 +308,10 @@ def headline(subject: str) -> str:
 
 def compare_subjects(local: str, upstream: str) -> str:
     a, b = bare(local), bare(upstream)
-    if a == b:
+    if a == b and odd(local) <= odd(upstream):
         return "match"
+    if plain(a) == plain(b):
+        return "characters"
     if a.casefold() == b.casefold():
         return "case"
     if headline(a).casefold() == headline(b).casefold():
@@ -236,6 +319,40 @@ def compare_subjects(local: str, upstream: str) -> str:
     return "MISMATCH"
 
 
-def first_hash_in(text: str, oid: str) -> str | None:
-    """A word of the text that abbreviates the hash."""
-    return next((w for w in re.findall(r"\b[0-9a-f]{7,64}\b", text.lower()) if oid.startswith(w)), None)
+def odd(text: str) -> set[str]:
+    """Characters that cannot be told from others, or not be seen."""
+    return {c for c in text if plain(c) != c or (c.isspace() and c != " ")}
+
+
+def tags(message: str) -> list[tuple[int, str, str]]:
+    """(line, name, value) of the trailers that people and tools go by, without sign-offs."""
+    return [(at, m[1].lower(), squeeze(m[2])) for at, text in enumerate(body_lines(message))
+            if (m := TAG.match(text)) and not SIGNED.match(text)]
+
+
+def prose(message: str) -> str:
+    """The text without trailers, provenance and notes."""
+    skip = {o.line for o in origins(message)}
+    out, inside = [], False
+    for at, text in enumerate(body_lines(message.lstrip("\n"))[1:], 1):
+        if inside or NOTE.match(text):
+            inside = not text.rstrip().endswith("]") and bool(text.strip())
+        elif at not in skip and not KEYED.match(text):
+            out.append(text)
+    return squeeze(" ".join(out))
+
+
+def undeveloped(message: str) -> list[str]:
+    """Who is named as a co-developer, but did not sign off."""
+    signed = {who for _, who in sign_offs(message)}
+    return [who for _, name, who in tags(message) if name == "co-developed-by" and who not in signed]
+
+
+def squashes(note: str, oid: str) -> bool:
+    """Whether a note says that the commit has another one in it."""
+    for m in re.finditer(rf"\b{HASH}\b", note):
+        before = note[:m.start()]
+        if oid.startswith(m[0].lower()) and SQUASHED.search(before) \
+                and not NEGATED.search(re.split("[;.]", before)[-1]):
+            return True
+    return False

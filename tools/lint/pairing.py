@@ -2,6 +2,7 @@
 """What each local commit comes from: by its provenance lines, else by its subject in a series."""
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,7 +26,9 @@ class Target(NamedTuple):
 class Pairing:
     """Pairs the commits of one branch with their references."""
 
-    def __init__(self, reference: Git | None, posted: Posted, chosen: Sequence[Series]) -> None:
+    def __init__(self, reference: Git | None, posted: Posted, chosen: Sequence[Series], exempt: str = ""
+                 ) -> None:
+        self.exempt = exempt            # subjects that need no origin
         self.reference = reference
         self.posted = posted
         self.chosen = chosen            # of each series the version that the branch carries
@@ -61,10 +64,10 @@ class Pairing:
                                           self.reference.mainline_tips(mainline, alone, tags=True))
         for oid, row in named:
             why = ""
-            if oid in unmerged and oid not in mine:
-                why = f"{oid[:12]} exists, but upstream's history does not have it: it was never merged"
-            elif oid in mine and alone:
+            if oid in mine and (alone or oid in unmerged):
                 why = f"{oid[:12]} is a commit of this very branch"
+            elif oid in unmerged:
+                why = f"{oid[:12]} exists, but upstream's history does not have it: it was never merged"
             if why:
                 row.up, row.named = None, oid[:12]
                 row.unresolved(why)
@@ -76,21 +79,31 @@ class Pairing:
                      if id(t) not in self.taken and msg.bare(t.subject) == subject), None) \
             or next((t for s in self.chosen if (t := by_subject(s.patches, p.subject))), None)
         targets = [Target(o, *self.lookup(o, p)) for o in msg.origins(p.message, p.headers)]
-        if targets:
+        # a revert may quote what it reverts, with its provenance
+        targets = [t for t in targets if not (t.up and msg.quotes(p.subject, t.up.subject))]
+        known = [line for t in targets if t.up for line in msg.body_lines(t.up.message)]
+        if not msg.undone(p.subject) and (odd := [
+                x for x in msg.unread(p.message, p.headers) if x not in known]):
+            row.named = targets[0].said()[:12] if targets else ""
+            row.unresolved(f"a provenance line that cannot be read: {odd[0]!r}",
+                           "write it as `(cherry picked from commit HASH)`, at the start of its line")
+        elif targets:
             self.pair_named(row, targets, same)
         else:
             self.pair_unnamed(row, p, same)
 
     def pair_unnamed(self, row: Row, p: Patch, same: Patch | None) -> None:
         """A commit that names no origin; `same`: a posted patch of its subject."""
-        sauce, revert = msg.SAUCE.match(p.subject), msg.REVERT.match(p.subject)
-        if odd := msg.ATTEMPT.search(p.message):
-            row.unresolved(f"a provenance line that cannot be read: {odd[0].strip()!r}",
-                           "write it as `(cherry picked from commit HASH)`")
-        elif same and not revert:
+        sauce, revert = msg.SAUCE.match(p.subject), msg.undone(p.subject)
+        if same and not revert:
             row.up = same
+        elif any(not c.isalpha() for c in msg.odd(p.subject.partition(": ")[0])):
+            row.unresolved("the subject starts with characters that cannot be seen or told apart",
+                           "write its marks in ASCII")
         elif sauce or msg.UBUNTU.match(p.subject) or revert:
             row.kind = "revert" if revert else "sauce" if sauce else "ubuntu"
+        elif self.exempt and re.search(self.exempt, p.subject):
+            row.kind = "exempt"
         elif self.chosen:
             row.status = EXTRA
             row.named = "not in the reference"
@@ -107,7 +120,9 @@ class Pairing:
                                              for u in targets)] or targets
         if len({t.up.key() if t.up else t.said() for t in own}) > 1:
             row.named = ", ".join(t.said()[:12] for t in own)
-            row.unresolved(f"{len(own)} provenance lines name different origins: "
+            lost = [t for t in own if t.up is None]
+            row.unresolved((f"{lost[0].why}; and " if lost else "")
+                           + f"{len(own)} provenance lines name different origins: "
                            + ", ".join(t.origin.text for t in own),
                            "keep one commit a pick: split it, or name the one it comes from and mention the "
                            "other in "
@@ -128,7 +143,11 @@ class Pairing:
         short = last.origin.hash
         if row.up and row.up.commit and short and len(short) < 12:
             row.add("short-hash", f"the provenance line has only {len(short)} digits of {row.up.commit.oid}",
-                    "write the whole hash", "warning")
+                    "write the whole hash")
+        if not last.origin.placed:
+            row.add("provenance-place", f"the provenance line stands in the middle of the text: "
+                    f"{last.origin.text!r}",
+                    "put it where its kind belongs: among the sign-offs, or at the top of the text")
 
     def lookup(self, o: msg.Origin, p: Patch) -> tuple[Patch | None, str]:
         """The patch that a provenance line names, or why it cannot be had."""

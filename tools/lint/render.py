@@ -11,6 +11,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+ROOM = 65536            # of a forge's comment, in bytes
+SHOWN = 10 ** 6
 GOOD, BAD, DOUBT, PLAIN = "good", "bad", "doubt", "plain"
 COLOURS = {GOOD: "\033[32m", BAD: "\033[1;31m", DOUBT: "\033[33m", PLAIN: ""}
 RESET = "\033[0m"
@@ -39,6 +41,8 @@ class Report:
     keys: list[str] = field(default_factory=list)                   # what findings call each row
     data: list[dict[str, object]] = field(default_factory=list)     # a row each, for JSON
     findings: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)              # why a row that passes is not upstream's
+    diffs: dict[str, list[str]] = field(default_factory=dict)       # what to look at, by row
     summary: str = ""
 
     def errors(self) -> int:
@@ -48,6 +52,11 @@ class Report:
 def clean(text: str) -> str:
     """No control characters: what a commit says must not steer a terminal or break a line."""
     return "".join(c if c.isprintable() else "?" for c in text.replace("\t", " "))
+
+
+def clean_line(text: str) -> str:
+    """A line of a diff: tabs stay."""
+    return "\t".join(map(clean, text.split("\t")))
 
 
 def width(text: str) -> int:
@@ -92,7 +101,11 @@ def as_text(report: Report, room: int = 0, colour: bool = False) -> str:
         paint = COLOURS[BAD if f.level == "error" else DOUBT] if colour else ""
         where = f"{clean(f.where)}: " if f.where else ""
         out += f"{paint}{f.level}{RESET if colour else ''}: {where}{clean(f.text)}; {clean(f.remedy)}\n"
-    return out + ("\n" if report.findings else "") + report.summary + "\n"
+    for f in report.notes:
+        out += f"{f.level}: {clean(f.where)}: {clean(f.text)}\n"
+    for where, lines in report.diffs.items():
+        out += "\n" + clean(where) + "\n" + "".join(f"    {clean_line(x)}\n" for x in lines)
+    return out + ("\n" if report.findings or report.notes else "") + report.summary + "\n"
 
 
 def as_json(report: Report) -> str:
@@ -111,25 +124,64 @@ def md(text: str) -> str:
 
 
 def as_markdown(report: Report) -> str:
+    """Short enough for a forge's comment: the least telling parts give way first."""
+    for rows, notes, lines, findings in ((True, True, SHOWN, 0), (True, True, 0, 0), (False, True, 0, 0),
+                                         (False, False, 0, 400), (False, False, 0, 50), (False, False, 0, 5)):
+        out = markdown(report, rows, notes, lines, findings)
+        if len(out.encode()) < ROOM:
+            break
+    return out
+
+
+def markdown(report: Report, rows: bool, notes: bool, lines: int, findings: int) -> str:
+    """`rows`: also those without a finding; `lines`: of the diffs in all; `findings`: only so many."""
     sign = {GOOD: "✅ ", BAD: "❌ ", DOUBT: "⚠️ ", PLAIN: ""}
     out = [f"### {md(clean(report.title))}", ""]
-    if report.rows:
+    told = {f.where for f in report.findings}
+    shown = [row for row, key in zip(report.rows, report.keys) if rows or (notes and key in told)]
+    if shown:
         out += ["| " + " | ".join(report.columns) + " |", "|" + " --- |" * len(report.columns)]
-        out += ["| " + " | ".join(sign[c.mood] + md(clean(c.text)) for c in row) + " |"
-                for row in report.rows]
+        out += ["| " + " | ".join(sign[c.mood] + md(clean(c.text)) for c in row) + " |" for row in shown]
         out.append("")
-    for f in sorted(report.findings, key=lambda f: f.level != "error"):
+    every = sorted(report.findings, key=lambda f: f.level != "error")
+    for f in every[:findings or None] + (report.notes if notes and rows else []):
         where = f"`{clean(f.where).replace('`', '')}`: " if f.where else ""
-        out.append(f"- **{f.level}**: {where}{md(clean(f.text))}. *{md(clean(f.remedy))}*")
-    if report.findings:
-        out.append("")
+        remedy = f". *{md(clean(f.remedy))}*" if f.remedy else ""
+        out.append(f"- **{f.level}**: {where}{md(clean(f.text))[:2000]}{remedy}")
+    for where, diff in report.diffs.items() if lines else ():
+        body = "\n".join(map(clean_line, diff)).replace("`" * 4, "'" * 4)
+        out += ["", f"<details><summary>{md(clean(where))}</summary>", "", "````diff", body, "````",
+                "</details>"]
+    left = [f"{len(report.rows) - len(shown)} rows"] * (len(shown) < len(report.rows)) \
+        + [f"{len(every) - findings} findings"] * bool(0 < findings < len(every)) \
+        + ["diffs"] * bool(report.diffs and not lines)
+    out += [""] + ([f"*Left out for length: {', '.join(left)}.*", ""] if left else [])
     out.append(md(report.summary))
+    return "\n".join(out) + "\n"
+
+
+def as_box(report: Report) -> str:
+    """The box table and the E: lines of the bot that came before."""
+    cells = [list(report.columns), *([clean(c.text) for c in row] for row in report.rows)]
+    wide = [max(width(row[i]) for row in cells) for i in range(len(report.columns))]
+    rule = "+" + "+".join("-" * (w + 2) for w in wide) + "+"
+    out = [rule]
+    for row in cells:
+        out.append("| " + " | ".join(fit(text, w) for text, w in zip(row, wide)) + " |")
+        out += [rule] * (row is cells[0])
+    out += [rule] * bool(report.rows)
+    for f in sorted(report.findings, key=lambda f: f.level != "error"):
+        name, _, subject = clean(f.where).partition(" ")
+        where = f'{name} ("{subject}"): ' if f.where else ""
+        text = "diff MISMATCH with lore patch (add [Author: reason] annotation if intentional)" \
+            if f.kind == "MISMATCH" else clean(f.text)
+        out.append(f"{f.level[0].upper()}: {where}{text}")
     return "\n".join(out) + "\n"
 
 
 def as_junit(report: Report) -> str:
     own: dict[str, list[Finding]] = {}
-    for f in report.findings:
+    for f in [*report.findings, *report.notes]:
         own.setdefault(f.where, []).append(f)
     keys = [*report.keys, *(where for where in own if where not in report.keys)]
     root = ET.Element("testsuites")
@@ -139,11 +191,14 @@ def as_junit(report: Report) -> str:
         case = ET.SubElement(suite, "testcase", classname=report.columns[0],
                              name=clean(key or "the whole run"))
         found = own.pop(key, [])
-        for tag, level in (("failure", "error"), ("system-out", "warning")):
-            told = [f for f in found if f.level == level]
+        for tag, levels in (("failure", ("error",)), ("system-out", ("warning", "note"))):
+            told = [f for f in found if f.level in levels]
             if told:
                 node = ET.SubElement(case, tag)
-                node.text = "\n".join(f"{clean(f.text)}; {clean(f.remedy)}" for f in told)
+                level = levels[0]
+                diff = report.diffs.get(key, []) if tag == "failure" else []
+                node.text = "\n".join([*(f"{clean(f.text)}; {clean(f.remedy)}" for f in told),
+                                       *map(clean_line, diff)])
                 if level == "error":
                     failures += 1
                     node.attrib.update(type=told[0].kind, message=clean(told[0].text))
@@ -169,7 +224,7 @@ def render(report: Report, form: str, colour: str, out: object = None) -> str:
 
 FORMATS: dict[str, Callable[[Report], str]] = {
     "table": as_text, "plain": as_text, "json": as_json, "markdown": as_markdown, "junit": as_junit,
-    "tsv": as_tsv}
+    "tsv": as_tsv, "box": as_box}
 
 
 def progress(text: str) -> None:

@@ -26,7 +26,8 @@ REMEDY = {
     FETCH_FAILED: "make the source reachable and run again: nothing was compared",
     EXTRA: "name where it comes from, mark it SAUCE, or drop it",
     MISSING: "pick it, or say in the cover letter why it is left out",
-    REORDERED: "put the commits in upstream's order, so that every step builds as upstream's did",
+    REORDERED: "put the commits in upstream's order, so that every step builds as upstream's did, or say why "
+               "not in a `[name: why]` line",
 }
 
 
@@ -40,8 +41,11 @@ class Row:
     subject: str = NA
     sob: str = NA
     verdict: Verdict | None = None
-    kind: str = "pick"              # pick, sauce, ubuntu, revert, merge, missing
+    kind: str = "pick"              # pick, sauce, ubuntu, revert, merge, exempt, missing
     origin: msg.Origin | None = None
+    note: str = ""                  # the backporter's, that excuses what differs
+    diff: list[str] = field(default_factory=list)       # between upstream's patch and the local one
+    signs: bool = True              # whoever carried it over signed off
     findings: list[Finding] = field(default_factory=list)
 
     def name(self) -> str:

@@ -337,7 +337,7 @@ def files(h: History) -> list[Path]:
 
 
 def reference_cache(h: History) -> Path:
-    return next(f for f in files(h) if f.read_bytes().startswith(b"lint cache 2\tfixes"))
+    return next(f for f in files(h) if f.read_bytes().startswith(b"lint cache 3\tfixes"))
 
 
 def test_cache_is_appended_to(h: History, tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_a_damaged_cache_is_rebuilt(h: History, damage: str) -> None:
     path.write_bytes({
         "cut": data[:-5], "flipped": data.replace(b"foo: A", b"foo: B"), "empty": b"",
         "garbage": os.urandom(4000),
-        "other version": data.replace(b"cache 2", b"cache 1"),
+        "other version": data.replace(b"cache 3", b"cache 1"),
         "half a record": data[:data.index(b"\nF\t") + 20],
         "half an append": data + b"F\tdead", "two seals": data + data[data.rindex(b"=\t"):]}[damage])
     assert h.missing() == {f, g}
@@ -443,3 +443,100 @@ def test_unwritable_cache(h: History) -> None:
     (h.cache / "smmuv3-kdump").write_text("in the way")
     r = h.run()
     assert r.code == 3 and "XDG_CACHE_HOME" in r.err
+
+
+# --- said to be present, and not so ---------------------------------------------------------------------
+
+@pytest.mark.parametrize("pad", ["", "    "])
+def test_a_revert_that_quotes_the_pick_line(h: History, pad: str) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    h.pick(a)
+    mine = h.pick(f)
+    h.subjects[""] = f'Revert "{h.subjects[f]}"'
+    h.pick("", "", f"This reverts commit {mine}.\n\n{pad}(cherry picked from commit {f})\n")
+    assert h.missing() == {f}
+    start, h.base = h.base, h.here              # also when that was below the range
+    h.pick(a)
+    assert h.missing() == {f}
+    h.base = start
+    h.pick(f)
+    assert h.missing() == set()                 # picked again
+
+
+def test_an_empty_commit_is_no_fix(h: History) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    h.here = h.local.commit(h.local_tree, f"fix\n\n(cherry picked from commit {f})\nSigned-off-by: {BOB}\n",
+                            [h.here])
+    below = h.here
+    h.pick(a)
+    assert h.missing() == {f}
+    h.base = below
+    assert h.missing() == {f}
+
+
+def test_a_message_that_only_quotes_a_fix(h: History) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    h.pick(a)
+    h.pick("", f"We do not take\n\ncommit {f} upstream.\n\nas it breaks the first silicon.\n\n")
+    h.base = h.here
+    h.pick(a)
+    assert h.missing() == {f}
+
+
+@pytest.mark.parametrize("said", ["is to be merged later: {}",
+                                  "cannot be folded in {}", "drop the include that {} adds",
+                                  "conflict with {}", "squash it into {} later", "will be included with {}"])
+def test_notes_that_do_not_squash(h: History, said: str) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    h.pick(a, extra=f"[bob: {said.format(f[:12])}]\n")
+    assert h.missing() == {f}
+
+
+@pytest.mark.parametrize("said", ["squashed in {}", "squash {}", "also includes the fix {}",
+                                  'folded in commit {} ("x: y")',
+                                  'squashed in 0123456789ab ("a: b") and {}'])
+def test_notes_that_squash(h: History, said: str) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    h.pick(a, extra=f"[bob: {said.format(f[:12])}]\n")
+    assert h.missing() == set()
+
+
+def test_white_space_that_means_something(h: History) -> None:
+    a = h.add("foo: A")
+    h.tree["p.py"] = (FILE, b"if a:\n    b()\nc()\n")
+    h.local_tree["p.py"] = h.tree["p.py"]
+    h.add("foo: Python")
+    h.pick("")
+    h.tree["p.py"] = (FILE, b"if a:\n    b()\n    d()\nc()\n")
+    f = h.fix(a)
+    h.pick(a)
+    h.n -= 1
+    h.local_tree["p.py"] = (FILE, b"if a:\n    b()\nd()\nc()\n")
+    h.local_tree.update({k: v for k, v in h.tree.items() if k not in h.local_tree})
+    h.pick("", "")
+    assert h.missing() == {f}
+
+
+@pytest.mark.parametrize("tag", ["drv: add b", '("drv: add b")', '{6} ("drv: add b")'])
+def test_fixes_that_name_a_subject(h: History, tag: str) -> None:
+    a, b = h.add("drv: add b"), h.add("drv: add c")
+    f = h.add("drv: mend", f"Fixes: {tag.replace('{6}', a[:6])}\n")
+    h.add("drv: mend c", f"Fixes: {b[:6]}\n")       # nothing decides
+    h.pick(a)
+    h.pick(b)
+    assert h.missing() == {f}
+
+
+def test_a_missing_blob_does_not_lose_the_report(h: History) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    h.pick(a)
+    gone = h.up.git("rev-parse", f"{f}:d{h.n - 1}").decode().strip()
+    (h.up.dir / "objects" / gone[:2] / gone[2:]).unlink()
+    r = h.run()
+    assert r.code == 3 and f in r.out and "fetch-failed" in [x["kind"] for x in r.data["findings"]], r.out
