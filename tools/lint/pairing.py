@@ -144,7 +144,7 @@ class Pairing:
         if row.up and row.up.commit and short and len(short) < 12:
             row.add("short-hash", f"the provenance line has only {len(short)} digits of {row.up.commit.oid}",
                     "write the whole hash")
-        if not last.origin.placed:
+        if not last.origin.placed and not (row.up and says(row.up, last)):
             row.add("provenance-place", f"the provenance line stands in the middle of the text: "
                     f"{last.origin.text!r}",
                     "put it where its kind belongs: among the sign-offs, or at the top of the text")

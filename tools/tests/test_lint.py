@@ -6,6 +6,7 @@ import os
 import pty
 import random
 import re
+import resource
 import select
 import shlex
 import shutil
@@ -17,9 +18,10 @@ from pathlib import Path
 import pytest
 
 from tools.lint import diffing
+from tools.lint import render as report
 from tools.lint.__main__ import main
 
-from .lintkit import BOB, FILE, TOOL, TOP, Repo, message, put, run, sub
+from .lintkit import BOB, FILE, TOOL, TOP, Repo, Tree, fake_git, message, put, run, sub
 from .lintworld import C, World
 
 
@@ -163,6 +165,113 @@ def test_formats(world: World, mixed: str, tmp_path: Path) -> None:
     out = tmp_path / "o.md"
     assert run(*base, "-o", str(out), form="markdown").code == 1 and out.read_text() == md
     assert "\x1b[1;31mMISMATCH" in run(*base, "--color", "always", form="table").out
+
+
+@pytest.fixture(scope="module")
+def told(world: World) -> str:
+    """A MISMATCH, a noted row and one whose context differs."""
+    b = world.branch()
+    b.pick("const", sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
+    b.pick("docs", sub("Documentation/foo.rst", "It has errors.\n", "It counts errors.\n"),
+           note="bob: shorter here")
+    b.pick("context")
+    return b.range()
+
+
+@pytest.mark.parametrize("form", ["table", "plain", "markdown", "junit", "json"])
+def test_notes_reasons_and_differences_show(world: World, told: str, form: str) -> None:
+    out = run(*args(world, told), form=form).out.replace("\\", "")
+    assert "shorter here" in out and "context: drivers/foo/foo.c" in out, out
+    assert "-+#define FOO_TIMEOUT_US" in out and "++#define FOO_TIMEOUT_US" in out, out
+
+
+def test_the_older_bot_s_form(world: World, told: str) -> None:
+    r = run(*args(world, told), form="box")
+    lines = r.out.splitlines()
+    assert r.code == 1 and lines[0] == lines[2] and set(lines[0]) == {"+", "-"}
+    assert len({len(x) for x in lines if x[0] in "+|"}) == 1
+    assert re.fullmatch(r'E: [0-9a-f]{12} \("foo: Wait longer"\): diff MISMATCH with lore patch '
+                        r'\(add \[Author: reason\] annotation if intentional\)', lines[-1]), lines[-1]
+
+
+@pytest.mark.parametrize("rows, bad", [(600, 0), (600, 20), (600, 600)])
+def test_markdown_fits_a_forge_s_comment(rows: int, bad: int) -> None:
+    r = report.Report("Patch lint", ("Local", "Upstream", "Patch-ID"), summary=f"{rows} rows")
+    for n in range(rows):
+        r.keys.append(f"{n:012x} foo: {'x' * 60}")
+        r.rows.append([report.Cell(f"{n:012x}"), report.Cell("x" * 90), report.Cell("match")])
+        if n < bad:
+            r.findings.append(report.Finding("error", "MISMATCH", r.keys[-1], "y" * 200, "restore it"))
+            r.diffs[r.keys[-1]] = ["+" + "z" * 80] * 60
+    text = report.as_markdown(r)
+    assert len(text.encode()) < 65536 and "Left out" in text and text.endswith(f"{rows} rows\n")
+    assert text.count("- **error**") == bad or bad == rows
+
+
+def test_renames_of_a_whole_library_are_quick(tmp_path: Path) -> None:
+    """Adds times deletes would take minutes."""
+    r = Repo(tmp_path)
+
+    def files(where: str, extra: str = "", edited: str = "") -> Tree:
+        return {f"{where}/f{n}.c": (FILE,
+                                    "".join(f"{extra}line {n} {k}{edited}\n" for k in range(60)).encode())
+                for n in range(150)}
+    old, down = files("lib"), {k: (m, d + b"own\n") for k, (m, d) in files("lib").items()}
+    root, base = r.commit(old, message("Start"), []), r.commit(down, message("Own"), [])
+    up = r.commit({k: (m, d.replace(b" 30\n", b" 31\n")) for k, (m, d) in files("src").items()},
+                  message("lib: Move"), [root])
+    tip = r.commit({k: (m, d.replace(b" 30\n", b" 31\n") + b"own\n") for k, (m, d) in files("src").items()},
+                   message("lib: Move") + f"(cherry picked from commit {up})\nSigned-off-by: {BOB}\n", [base])
+    r.ref("heads/up", up)
+    r.ref("heads/master", tip)
+    start = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    got = run("compare", "-C", str(tmp_path), f"{base}..{tip}")
+    assert got.statuses() == ["context"], got.out
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - start < 8
+
+
+def test_an_old_git_is_named(world: World, tmp_path: Path) -> None:
+    b = world.branch()
+    b.pick("docs")
+    env = fake_git(tmp_path / "bin", 'case "$*" in *version*) echo git version 2.30.2; exit 0;; esac')
+    r = run(*args(world, b.range()), env=env)
+    assert r.code == 3 and "git 2.30 is too old" in r.err and "2.39" in r.err
+
+
+def test_a_stash_and_notes_are_not_merged(tmp_path: Path) -> None:
+    r = Repo(tmp_path)
+    root = r.commit({"a": (FILE, b"1\n")}, message("a: Start"), [])
+    up = r.commit({"a": (FILE, b"1\n2\n")}, message("a: Two"), [root])
+    tip = r.commit({"a": (FILE, b"1\n2\n")}, message("a: Two") + f"(cherry picked from commit {up})\n"
+                   f"Signed-off-by: {BOB}\n", [root], step=99)
+    r.ref("heads/master", tip)
+    for name in ("stash", "notes/commits"):
+        r.ref(name, up)
+    got = run("compare", f"{root}..{tip}", cwd=tmp_path)
+    assert got.statuses() == ["unresolved"] and "never merged" in got.out
+
+
+def test_the_documented_hook(world: World, tmp_path: Path) -> None:
+    """HEAD pushed to a backport's name is checked; a first push says how to go on."""
+    text = (TOP / "Documentation/lint-reference.rst").read_text()
+    body = text[text.index("    #!/bin/sh\n"):].split("\n\n", 1)[0]
+    hook = tmp_path / "hook"
+    hook.write_text(re.sub(r"(?m)^    ", "", body).replace("-m lint", "-m tools.lint").replace(
+        "$HOME/bin", str(TOP)).replace("$HOME/linux", str(world.up.path)) + "\n")
+    b = world.branch()
+    b.pick("const", sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t2000\n"))
+    new = b.range().split("..")[1]
+
+    def push(old: str, **env: str) -> tuple[int, str]:
+        line = f"HEAD {new} refs/heads/backport-foo {old}\n"
+        p = subprocess.run(["sh", str(hook)], input=line, cwd=world.local.path, capture_output=True,
+                                      text=True,
+                           env={**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", **env})
+        return p.returncode, p.stdout + p.stderr
+    assert push(b.base)[0] == 1 and "MISMATCH" in push(b.base)[1]
+    code, said = push("0" * 40)
+    assert code == 1 and "BASE=" in said
+    assert "MISMATCH" in push("0" * 40, BASE=b.base)[1]
 
 
 @pytest.mark.parametrize("columns", [200, 100, 72, 40])

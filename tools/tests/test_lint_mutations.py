@@ -724,7 +724,7 @@ def unnamed(text: str, upstream: str) -> str:
 
 def said_case(truth: str, name: str, change: Callable[[str, str], str], kinds: list[str], *,
               code: int | None = None, status: str = MATCH, tags: str = REVIEW,
-edit: Edit | None = None, author: str = ALICE,
+              edit: Edit | None = None, author: str = ALICE,
               subject: str = "foo: Wait longer", local: str = "") -> None:
     """A pick whose message is changed; `change` also gets the upstream hash."""
     @case(truth, name)
