@@ -515,10 +515,10 @@ def test_white_space_that_means_something(h: History) -> None:
     h.tree["p.py"] = (FILE, b"if a:\n    b()\n    d()\nc()\n")
     f = h.fix(a)
     h.pick(a)
-    h.n -= 1
-    h.local_tree["p.py"] = (FILE, b"if a:\n    b()\nd()\nc()\n")
-    h.local_tree.update({k: v for k, v in h.tree.items() if k not in h.local_tree})
-    h.pick("", "")
+    parent = h.up.git("rev-parse", f"{f}^").decode().strip()
+    only = {k: v for k, v in h.tree.items() if k not in h.up.trees[parent]}
+    h.local_tree.update({**only, "p.py": (FILE, b"if a:\n    b()\nd()\nc()\n")})
+    h.here = h.local.commit(h.local_tree, f"SAUCE: ours\n\nSigned-off-by: {BOB}\n", [h.here])
     assert h.missing() == {f}
 
 

@@ -265,7 +265,7 @@ def test_the_documented_hook(world: World, tmp_path: Path) -> None:
     def push(old: str, **env: str) -> tuple[int, str]:
         line = f"HEAD {new} refs/heads/backport-foo {old}\n"
         p = subprocess.run(["sh", str(hook)], input=line, cwd=world.local.path, capture_output=True,
-                                      text=True,
+                           text=True,
                            env={**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", **env})
         return p.returncode, p.stdout + p.stderr
     assert push(b.base)[0] == 1 and "MISMATCH" in push(b.base)[1]
