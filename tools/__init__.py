@@ -5,7 +5,8 @@ Each room may use those above it in this list and none below (tests/test_style.p
 
     common      errors, the cache, progress, commands, locks
     results     the one result of whatever is judged, its reports, the directory of a run
-    queue       a base's source and its patches: manifest, archive, configuration, store, edit tree, status
+    queue       a base's source and its patches: manifest, archive, configuration, store, edit tree,
+                exports, rebase, status
     machine     QEMU: which one, its start, its deadline, its end, its console
     kernel      the kernels of a base: build, unit tests, mutants, gate, bench
     crash       the crash test: scenario, workload, guest, judge, report, picture; many of them: matrix

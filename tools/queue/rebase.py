@@ -19,8 +19,8 @@ from . import bases
 from .store import NOBODY, Store, git, is_own, of_user, pipeline, series, subject
 from .tree import FORMAT_PATCH, EditTree, is_prereq, nearest
 
-AM = ("-c", "merge.conflictStyle=diff3", "am", "-q", "-3", "--keep-cr", "--keep-non-patch", "--no-scissors",
-      "--whitespace=nowarn", "--committer-date-is-author-date", "--no-gpg-sign")
+AM = ("am", "-q", "-3", "--keep-cr", "--keep-non-patch", "--no-scissors", "--whitespace=nowarn",
+      "--committer-date-is-author-date", "--no-gpg-sign")
 
 # An earlier public version of the idea, where it is a tree's own: its subjects, and what its code is called.
 PUBLIC = {line.lower() for line in (
@@ -204,12 +204,12 @@ class Rebase:
                       "commit them or undo them, then run it again", FAIL)
         source = Source(self.name, self.here)
         if not busy and not (ours and head != self.source):
-            self._start(source, there == self.branch)
+            self._start(source, ours)
         return self._finish(source)
 
-    def _start(self, source: Source, there: bool) -> None:
+    def _start(self, source: Source, ours: bool) -> None:
         patches = self._patches(source)
-        if not there:
+        if not ours:
             self._check_branch()
             self.edit.in_edit("checkout", "-q", "-b", self.branch, self.source)
         # From here on the tree, not the queue, has the last word: refresh may replace what there is.
@@ -237,8 +237,7 @@ class Rebase:
         patch = self.edit.path / ".git" / "rebase-apply" / "patch"
         back = git("-C", self.edit.path, "apply", "--check", "--cached", "-R", patch, check=False)
         done_before = not back.returncode and not self.edit.in_edit("diff", "--name-only", "HEAD")
-        done = git("-C", self.edit.path, "-c", "merge.conflictStyle=diff3", "am",
-                   "--skip" if done_before else "--continue", check=False)
+        done = git("-C", self.edit.path, "am", "--skip" if done_before else "--continue", check=False)
         if done.returncode:
             self._stop(done.stderr)
 
@@ -252,7 +251,8 @@ class Rebase:
         title = subject(state / number.zfill(4))
         left = self.edit.in_edit("diff", "--name-only", "--diff-filter=U").split()
         if left:
-            what, how = f"conflict in {', '.join(left)}", "mend the conflict, `git add` the files"
+            what = f"conflict in {', '.join(left)}"
+            how = "mend it (`git am --show-current-patch=diff` is what was wanted), `git add` the files"
         else:
             reasons = re.findall(r"(?m)^(?:error|fatal): (.*)$", said)
             what = reasons[0] if reasons else "nothing was changed"
