@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,8 +73,9 @@ def fragments(flavour: str = "", changed: Sequence[str] = ()) -> str:
     return "\n".join([*kept, *changed]) + "\n"
 
 
-def make(store: Store, obj: Path, *targets: str) -> tuple[list[str], dict[str, str]]:
-    """The command and environment of a make in the work tree, whatever make we were started by."""
+def make(store: Store, obj: Path, *targets: str,
+         tree: Path | None = None) -> tuple[list[str], dict[str, str]]:
+    """The command and environment of a make in a work tree, whatever make we were started by."""
     env = {name: value for name, value in os.environ.items()
            if not name.startswith(("KBUILD_", "KCONFIG_", "CCACHE_", "GIT_", "MAKE", "KC", "LD"))
            and name not in ("MFLAGS", "ARCH", "CROSS_COMPILE", "V", "W", "C", "O", "M", "BASE", "KSRC",
@@ -81,20 +83,22 @@ def make(store: Store, obj: Path, *targets: str) -> tuple[list[str], dict[str, s
     env |= FIXED | {"LC_ALL": "C", "CCACHE_DIR": str(cache_dir("ccache")), "CCACHE_CONFIGPATH": os.devnull,
                     "CCACHE_BASEDIR": str(store.here), "CCACHE_NOHASHDIR": "1", "CCACHE_MAXSIZE": "4G",
                     "CCACHE_DEPEND": "1"}
-    cmd = ["make", "-C", str(store.test), f"O={obj}", f"ARCH={ARCH}", f"CROSS_COMPILE={CROSS}",
+    cmd = ["make", "-C", str(tree or store.test), f"O={obj}", f"ARCH={ARCH}", f"CROSS_COMPILE={CROSS}",
            f"CC=ccache {CROSS}gcc", "HOSTCC=ccache gcc", *UNUSED, f"-j{os.cpu_count() or 1}",
            "--no-print-directory"]
     return [*cmd, *targets, *(["V=1"] if VERBOSE else [])], env
 
 
 def run_make(step: Stage, cmd: list[str], env: dict[str, str], log: Path, total: int) -> int:
-    """Run make, its output into the log, its progress on the screen; the number of steps it took."""
+    """Run make, its output into the log, its progress on the screen; the number of steps it took.
+
+    It is a group of processes of its own, all of which end with it."""
     if VERBOSE:
         say("+ " + " ".join(cmd))
     steps = 0
     with (open(log, "a") as out,
           subprocess.Popen(cmd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                           stderr=subprocess.STDOUT, text=True, errors="replace") as make):
+                           stderr=subprocess.STDOUT, text=True, errors="replace", process_group=0) as make):
         assert make.stdout
         try:
             for line in make.stdout:
@@ -105,7 +109,7 @@ def run_make(step: Stage, cmd: list[str], env: dict[str, str], log: Path, total:
                     steps += 1
                     step.update(f"{steps}/{max(total, steps)}" if total else str(steps))
         except BaseException:
-            make.terminate()
+            os.killpg(make.pid, signal.SIGTERM)
             raise
     if make.returncode:
         text = log.read_text(errors="replace")

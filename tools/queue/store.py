@@ -334,7 +334,8 @@ class Store:
             raise Err(f"{sorted(there)[0]} is a file of the base kernel too", "give ours another name", FAIL)
         for name, content in files.items():
             blob = self.git("hash-object", "-w", "--stdin", data=content).stdout.strip()
-            self.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}")
+            mode = "100755" if content.startswith(b"#!") else "100644"
+            self.git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{name}")
         tip = self._commit_index(parent, message, {})
         self._remember(key, tip)
         return tip
@@ -347,12 +348,14 @@ class Store:
         tree = self.git("write-tree").stdout.strip()
         return self.git("commit-tree", tree, "-p", parent, data=message.encode(), env=author).stdout.strip()
 
-    def check_out(self, commit: str) -> Path:
-        """The test kernels' work tree at this commit; only files that differ are written."""
-        (self.here / "test.index.lock").unlink(missing_ok=True)
-        self.test.mkdir(exist_ok=True)
-        self.git("read-tree", "--reset", "-u", commit, index="test.index", work=self.test)
-        return self.test
+    def check_out(self, commit: str, tree: Path | None = None) -> Path:
+        """A work tree at this commit, the test kernels' if none is named; only what differs is written."""
+        tree = tree or self.test
+        index = tree.with_name(f"{tree.name}.index")
+        index.with_name(f"{index.name}.lock").unlink(missing_ok=True)
+        tree.mkdir(exist_ok=True)
+        self.git("read-tree", "--reset", "-u", commit, index=str(index), work=tree)
+        return tree
 
 
 def _untar(deb: Path, package: str, to: Path) -> None:
