@@ -13,6 +13,7 @@ from collections.abc import Callable
 from . import check, common, fresh
 from .common import USAGE, Err
 from .crash import test
+from .distro import deb
 from .kernel import bench, gate, kunit, mutants
 from .lint import __main__ as lint
 from .lint import speed
@@ -69,6 +70,7 @@ VERBS: dict[str, Callable[[], int]] = {
     "lint": lint_branch,
     "fixes": lint_fixes,
     "bench-lint": lambda: speed.main([]),
+    "deb": deb.main,
     "menuconfig": config.menuconfig,
 }
 
