@@ -21,6 +21,8 @@ gate:		## every patch on each base: W=1, sparse, checkpatch, cocci, KUnit [BASE=
 bench:		## what the series costs: time of the adoption, memory, size [BASE=]
 status:		## what is known of each base and patch, and what of it is stale; writes README.md
 deb:		## Debian packages of the base with the series [BASE= KSRC= KCONFIG= MODULES=]
+distro-image:	## a disk image of Debian that has them [SUITE= BASE= MODULES=]
+distro-test:	## crash that image with kdump-tools: its own kernel beside the series' [SUITE= BASE= MODULES=]
 tree:		## a git tree of the base, one commit a patch; prints its path [BASE= KSRC=]
 refresh:	## that tree's commits back into patches/ [BASE= KSRC= FORCE=1]
 rebase:		## another base's series, or any git tree's, onto BASE [FROM=base|repo:A..B KSRC= REVERT=1]

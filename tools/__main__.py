@@ -13,7 +13,7 @@ from collections.abc import Callable
 from . import check, common, fresh
 from .common import USAGE, Err
 from .crash import test
-from .distro import deb
+from .distro import deb, image, kdump
 from .kernel import bench, gate, kunit, mutants
 from .lint import __main__ as lint
 from .lint import speed
@@ -71,6 +71,8 @@ VERBS: dict[str, Callable[[], int]] = {
     "fixes": lint_fixes,
     "bench-lint": lambda: speed.main([]),
     "deb": deb.main,
+    "distro-image": image.main,
+    "distro-test": kdump.main,
     "menuconfig": config.menuconfig,
 }
 

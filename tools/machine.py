@@ -25,6 +25,7 @@ from .common import Err, cache_dir, made, run
 from .queue import archive, deps
 
 CONSOLE = "console.log"
+FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 CPU = "cortex-a57"              # emulated faster than newer ones
 MIN_QEMU = (10, 0)              # the first that models GBPA
 # What of the newer QEMU is unpacked; its libraries are those that the system's QEMU needs.
@@ -100,12 +101,14 @@ def _of_backports() -> list[str]:
     return [str(top / "usr/bin/qemu-system-aarch64"), "-L", str(top / "usr/share/qemu")]
 
 
-def command(qemu: Sequence[str], image: Path, cmdline: str, *, machine: str = "virt,gic-version=3",
-            memory: str = "1G", cpus: int = 2, cpu: str = CPU) -> list[str]:
-    """What every machine has; its console is a file of the run's directory."""
+def command(qemu: Sequence[str], image: Path | None, cmdline: str = "", *,
+            machine: str = "virt,gic-version=3", memory: str = "1G", cpus: int = 2,
+            cpu: str = CPU) -> list[str]:
+    """What every machine has; its console is a file of the run's directory. No image: it boots a disk."""
+    kernel = ["-kernel", str(image), "-append", cmdline] if image else []
     return [*qemu, "-M", machine, "-cpu", cpu, "-smp", str(cpus), "-m", memory, "-nodefaults",
             "-display", "none", "-monitor", "none", "-no-reboot", "-serial", f"file:{CONSOLE}",
-            "-kernel", str(image), "-append", cmdline]
+            *kernel]
 
 
 def _script(argv: Sequence[str]) -> str:

@@ -22,7 +22,6 @@ RING = 3500                     # frames that the network card's ring may be ask
 TRACE = "trace.log"
 DTB = "machine.dtb"
 SMMU_DEVICE = "arm-smmuv3"      # of which a machine can have several; without it the board has one
-FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 DAMAGE_CRASH_MEMORY = "crash-memory"
 # Of UEFI's memory map, as the kernel prints it with efi=debug
 EFI_REGION = re.compile(r"efi:   (0x[0-9a-f]+)-0x[0-9a-f]+ \[([^|]*?) *\|")
@@ -108,7 +107,7 @@ class Scenario:
         return [
             *machine.command(qemu, image, self.first_cmdline(), machine=board, memory=self.ram,
                              cpu="max,pauth-impdef=on" if self.vhe else machine.CPU),
-            *(["-bios", FIRMWARE] if self.uefi else []),
+            *(["-bios", machine.FIRMWARE] if self.uefi else []),
             *(["-dtb", DTB] if self.not_coherent else []),
             "-msg", "timestamp=on", "-D", TRACE, "-d", "guest_errors,trace:smmuv3_*", "-initrd", str(initrd),
             "-netdev", "dgram,id=n0,local.type=unix,local.path=nic.sock,"

@@ -10,13 +10,14 @@ from __future__ import annotations
 import array
 import fcntl
 import random
+import re
 import socket
 import struct
 import termios
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,7 @@ FRAME_MAGIC = b"SMMUFRAM"
 FRAME_SIZE = 512
 ETH_SIZE = 14
 FRAME_HEAD = struct.Struct("<8sII")     # magic, nonce, sequence number
+FOLLOW_S = 0.005
 DUMP_DISK = 2 << 30             # sparse; holds the memory of the machine
 
 
@@ -115,9 +117,36 @@ def not_coherent(directory: Path, argv: Sequence[str]) -> None:
     common.run(["fdtput", DTB, "/smmuv3@9050000", "dma-noncoherent"], cwd=directory)
 
 
+class Follower(threading.Thread):
+    """Marks that the console makes, where nobody tells the host: a pattern is seen first after the panic."""
+
+    def __init__(self, run: Run, patterns: Mapping[str, str]) -> None:
+        super().__init__(daemon=True)
+        self.run_, self.patterns = run, dict(patterns)
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        path, seen = self.run_.directory / CONSOLE, 0
+        while self.patterns and not self.stop.wait(FOLLOW_S):
+            if self.run_.mark("panic") is None or path.stat().st_size == seen:
+                continue
+            now, data = time.time(), path.read_bytes()
+            text, seen = data.partition(b"sysrq triggered crash")[2].decode(errors="replace"), len(data)
+            for word, pattern in list(self.patterns.items()):
+                if re.search(pattern, text):
+                    self.run_.marks.append((now, word))
+                    del self.patterns[word]
+
+    def finish(self) -> None:
+        self.stop.set()
+        self.join()
+
+
 def boot(directory: Path, argv: Sequence[str], scenario: Scenario,
-         progress: Callable[[str], None] = lambda text: None) -> Run:
-    """Run the machine to its end. What QEMU itself refuses is an Err."""
+         progress: Callable[[str], None] = lambda text: None, follow: Mapping[str, str] = {}) -> Run:
+    """Run the machine to its end. What QEMU itself refuses is an Err.
+
+    `follow`: marks that the crash kernel's console gives, with a pattern for each."""
     run = Run(directory, scenario, random.getrandbits(31) | 1)
     with open(directory / "slow.raw", "wb") as disk:
         for index in range(max(BLOCKS, scenario.reads)):
@@ -130,11 +159,14 @@ def boot(directory: Path, argv: Sequence[str], scenario: Scenario,
         vm.bind("host.sock")
         channel = vm.connect("verdict.sock", socket.SOCK_STREAM)
         sender = Sender(vm.connect("nic.sock", socket.SOCK_DGRAM), run.nonce, scenario.frames)
+        follower = Follower(run, follow)
         sender.start()
+        follower.start()
         try:
             _converse(run, vm, channel, sender, progress)
         finally:
             sender.finish()
+            follower.finish()
     run.sent = sender.sent
     run.end, run.seconds = vm.end, vm.seconds
     run.lost = _lost(run, vm)

@@ -37,6 +37,8 @@ NEEDS: dict[str, dict[str, str]] = {
     "dtb": {"device-tree-compiler": "fdtput"},
     "vmcore": {"python3-drgn": "py:drgn"},
     "picture": {"python3-matplotlib": "py:matplotlib"},
+    "image": {"apt": "apt-get", "dpkg": "dpkg-deb", "fakeroot": "fakeroot", "kmod": "depmod",
+              "fdisk": "sfdisk", "dosfstools": "mkfs.vfat", "e2fsprogs": "mke2fs"},
     "fresh": {"mmdebstrap": "mmdebstrap", "util-linux": "unshare", "mount": "mount", "git": "git"},
     "tests": {"python3-pytest": "py:pytest", "gnupg": "gpg", "cpio": "cpio", "gcc": "gcc",
               "libc6-dev": "/usr/include/stdio.h", "mypy": "mypy", "flake8": "flake8",

@@ -11,11 +11,16 @@ from pathlib import Path
 import pytest
 
 from ..common import ENVIRONMENT, USAGE, Err
-from ..distro import deb
+from ..crash import judge
+from ..crash.workload import Run
+from ..distro import deb, image, kdump
+from ..queue import config
+from ..results import Status
 from .conftest import Project
 
 LSMOD = ("Module                  Size  Used by\n"
          "nvme                   53248  2\nnvme_core             143360  3 nvme\n")
+RELEASES = {"unpatched": "6.12.117+deb13-arm64", "patched": "6.12.117+kdump.0123456789ab-arm64"}
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -56,6 +61,7 @@ def test_a_list_that_lsmod_did_not_print(tmp_path: Path, text: str) -> None:
 def test_a_list_of_lsmod(tmp_path: Path) -> None:
     (tmp_path / "modules").write_text(LSMOD)
     assert deb.listed(tmp_path / "modules") == ["nvme", "nvme_core"]
+    assert {"nvme", "e1000e", "ext4", "virtio_mmio"} <= set(deb.listed(image.MODULES))
 
 
 def test_expected_time(tmp_path: Path) -> None:
@@ -75,18 +81,133 @@ def test_what_is_not_as_asked() -> None:
 
 
 def test_too_little_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No build is begun."""
+    """Neither a build nor an image is begun."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1 << 40, 0, 1 << 30))
     with pytest.raises(Err, match="the disk is full: .* has 1 GiB, such a build takes 32 GiB") as caught:
         deb.room(tmp_path, 39_500)
     assert caught.value.code == ENVIRONMENT
+    with pytest.raises(Err, match="the disk is full: .* has 1024 MiB, making an image takes"):
+        image.room(tmp_path)
 
 
 def test_bad_variables(project: Project) -> None:
     for verb, env, said in (
             ("deb", {"BASE": "1.2"}, "BASE=1.2: no such base"),
             ("deb", {"MODULES": "nowhere"}, "MODULES=nowhere: no such file"),
+            ("distro-image", {"SUITE": "sid"}, "SUITE=sid: there is an image of bookworm and of trixie"),
+            ("distro-test", {"SUITE": "sid"}, "SUITE=sid"),
             ("deb", {"KCONFIG": "Makefile"}, "KCONFIG=Makefile is not a kernel configuration")):
         done = project.verb(verb, code=USAGE, **env)
         assert said in done.stderr, done.stderr
+
+
+def package(where: Path, preinst: str) -> Path:
+    """A small package with a file and, if asked for, a preinst."""
+    top = where / "top"
+    (top / "DEBIAN").mkdir(parents=True)
+    (top / "etc").mkdir()
+    (top / "etc" / "a").write_text("a\n")
+    (top / "DEBIAN" / "control").write_text(
+        "Package: a\nVersion: 1:1\nArchitecture: arm64\nMaintainer: A <a@example.com>\nDescription: a\n")
+    (top / "DEBIAN" / "conffiles").write_text("/etc/a\n")
+    if preinst:
+        (top / "DEBIAN" / "preinst").write_text(preinst)
+        (top / "DEBIAN" / "preinst").chmod(0o755)
+    path = where / "a_1%3a1_arm64.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", top, path], check=True, capture_output=True)
+    return path
+
+
+@pytest.mark.parametrize("preinst", ["", "#!/bin/sh\nexit 1\n"])
+def test_nothing_of_a_package_runs_here(tmp_path: Path, preinst: str) -> None:
+    """dpkg unpacks what is left of it, whatever its preinst says."""
+    old = package(tmp_path, preinst)
+    new = tmp_path / "new.deb"
+    assert image.without_preinst(old, new, tmp_path / "control") == preinst.encode()
+    root = tmp_path / "root"
+    for name in ("info", "updates"):
+        (root / "var/lib/dpkg" / name).mkdir(parents=True)
+    (root / "var/lib/dpkg/status").write_text("")
+    unpack = ["fakeroot", "dpkg", f"--root={root}", "--force-architecture,not-root,script-chrootless",
+              "--unpack"]
+    done = subprocess.run([*unpack, new], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Status: install ok unpacked" in (root / "var/lib/dpkg/status").read_text()
+    # A conffile is put in place when it is configured.
+    assert (root / "etc/a.dpkg-new").read_text() == "a\n"
+    if preinst:         # as it was, the script would have run
+        assert subprocess.run([*unpack, old], capture_output=True).returncode != 0
+
+
+def disk(where: Path, grubenv: bool = True) -> Path:
+    """The image's root with no more than GRUB's environment block."""
+    root = where / "root"
+    (root / "boot/grub").mkdir(parents=True)
+    if grubenv:
+        (root / "boot/grub/grubenv").write_bytes(b"# GRUB Environment Block\n".ljust(1024, b"#"))
+    path = where / "disk.raw"
+    with open(path, "wb") as file:
+        file.truncate(image.OFFSET + (64 << 20))
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", root, "-E", f"offset={image.OFFSET}",
+                    path, "32m"], check=True, capture_output=True)
+    return path
+
+
+def test_the_kernel_that_grub_boots(tmp_path: Path) -> None:
+    path = disk(tmp_path)
+    for release in RELEASES.values():
+        kdump.choose(path, release)
+        subprocess.run(["debugfs", "-R", f"dump /boot/grub/grubenv {tmp_path}/said",
+                        f"{path}?offset={image.OFFSET}"], check=True, capture_output=True)
+        said = (tmp_path / "said").read_bytes()
+        assert len(said) == 1024 and said.startswith(b"# GRUB Environment Block\n")
+        assert f"\nsaved_entry=gnulinux-{release}-advanced-{image.UUID}\n".encode() in said
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(Err, match="no /boot/grub/grubenv"):
+        kdump.choose(disk(other, grubenv=False), "1")
+
+
+def ran(where: Path, *marks: str) -> Run:
+    setup = kdump.Distribution(config.load("default_defconfig").starting("CRASH_"))
+    return Run(where, setup, 1, [(float(number), mark) for number, mark in enumerate(marks)])
+
+
+HELLO = f"hello first {RELEASES['unpatched']}"
+FOUND = "found 6.12.117 1 /var/crash/202611270101/dump.202611270101 123456"
+
+
+@pytest.mark.parametrize(
+    ("marks", "bad"),
+    [
+        ([HELLO, FOUND], {}),
+        ([HELLO], {"the reboot": "finds no dump"}),
+        ([HELLO, FOUND.replace(" 1 ", " 2 ")], {"the reboot": "2 dumps are found"}),
+        (["hello first 6.1.0", FOUND], {"the kernel": "6.1.0"}),
+        ([FOUND], {"the kernel": "nothing was booted"}),
+    ])
+def test_the_distribution_is_judged(tmp_path: Path, marks: list[str], bad: dict[str, str]) -> None:
+    some = image.Image(tmp_path / "disk.raw", RELEASES, deb.Packages(tmp_path, "", "", []))
+    found = kdump.distribution(ran(tmp_path, *marks), "unpatched", some)
+    assert {result.name for result in found if result.status is not Status.PASS} == set(bad)
+    for result in found:
+        assert bad.get(result.name, "") in result.detail
+
+
+def test_a_crash_kernel_that_is_not_loaded(tmp_path: Path) -> None:
+    """Nothing is judged, and it is said why."""
+    why = "kdump has loaded no crash kernel (Success)"
+    run = ran(tmp_path, HELLO, "crash-memory 0x40000000 0x50000000", f"error {why}")
+    run.lost = f"the guest gave up: {why}"
+    judged = judge.judge_run(run)
+    assert judged.verdict is Status.INVALID and why in judged.results[0].detail
+
+
+def test_how_long_the_window_is(tmp_path: Path) -> None:
+    """The ring and the reads last until the crash kernel comes to their devices, a minute later."""
+    setup = kdump.Distribution(config.load("default_defconfig").starting("CRASH_"))
+    assert setup.frames * 60 < 4096 and setup.reads / setup.read_iops >= 60
+    argv = " ".join(setup.machine(["qemu"]))
+    assert "-kernel" not in argv and "iommu=smmuv3" in argv and "trace:smmuv3_*" in argv
+    assert "trace:" not in " ".join(setup.machine(["qemu"], "../", trace=False))

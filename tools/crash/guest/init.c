@@ -5,6 +5,9 @@
  * the crash kernel (which has /proc/vmcore) it brings the devices up, saves the
  * vmcore and powers off.
  *
+ * In a distribution it is a program, `crash-workload workload`, of the crashing
+ * kernel alone: the distribution's kdump has loaded the crash kernel and saves.
+ *
  * It talks to the host over a virtio-serial port of its own, one line a fact,
  * and repeats every line on the console for the reader:
  *
@@ -417,17 +420,20 @@ static void tell_crash_memory(const char *what)
 	fclose(file);
 }
 
+/* With no command line only see that it is loaded. */
 static void load_crash_kernel(char *how, const char *cmdline)
 {
 	char arg[2100], loaded[8];
 	int status;
 
-	snprintf(arg, sizeof(arg), "--command-line=%s", cmdline);
-	status = run(NULL, (char *[]){ "/sbin/kexec", how, "-p", "/crash/Image",
+	snprintf(arg, sizeof(arg), "--command-line=%s", cmdline ?: "");
+	status = !cmdline ? 0 :
+		 run(NULL, (char *[]){ "/sbin/kexec", how, "-p", "/crash/Image",
 				       "--initrd=/crash/initrd", arg, NULL });
 	if (status || read_file("/sys/kernel/kexec_crash_loaded", loaded, sizeof(loaded)) ||
 	    strcmp(loaded, "1"))
-		give_up("kexec cannot load the crash kernel: status %d", status);
+		give_up(cmdline ? "kexec cannot load the crash kernel: status %d" :
+				  "kdump has loaded no crash kernel", status);
 }
 
 /* Until the panic, on another processor: a mapping is made and gone with each read */
@@ -546,12 +552,8 @@ static const char *param(const char *params, const char *key, const char *fallba
 	return at ? at + strlen(key) : fallback;
 }
 
-int main(void)
+static void mount_all(void)
 {
-	char params[2048], moment[16] = "none", path[300];
-	struct utsname uts;
-	int crashed;
-
 	mkdir("/proc", 0755);
 	mkdir("/sys", 0755);
 	mkdir("/dev", 0755);
@@ -559,6 +561,16 @@ int main(void)
 	mount("proc", "/proc", "proc", 0, NULL);
 	mount("sysfs", "/sys", "sysfs", 0, NULL);
 	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+}
+
+int main(int argc, char **argv)
+{
+	int crashed, program = argc > 1 && !strcmp(argv[1], "workload");
+	char params[2048], moment[16] = "none", path[300];
+	struct utsname uts;
+
+	if (!program)
+		mount_all();
 	signal(SIGPIPE, SIG_IGN);
 
 	snprintf(path, sizeof(path), "/dev/%s", find("/sys/class/virtio-ports", "name", "verdict"));
@@ -572,7 +584,9 @@ int main(void)
 		crash_kernel("17");
 	sscanf(param(params, "moment=", "none"), "%15s", moment);
 	first_kernel(atoi(param(params, "reads=", "32")), atoi(param(params, "wait=", "0")), moment,
-		     atoi(param(params, "kexec_load=", "0")), param(params, "cmdline=",
+		     atoi(param(params, "kexec_load=", "0")),
+		     program ? NULL :
+		     param(params, "cmdline=",
 			   "console=ttyAMA0 ignore_loglevel nr_cpus=1 reset_devices"));
 	return 0;
 }
