@@ -163,5 +163,6 @@ def test_every_verb_that_judges_is_in_it() -> None:
     makefile = (TOP / "Makefile").read_text().partition("\nVERBS :=")[0]
     verbs = set(re.findall(r"(?m)^([a-z-]+):.*## ", makefile))
     assert verbs - names == {"crash-test", "check-all", "check-fresh", "status", "tree", "refresh",
-                             "rebase", "lore", "stable", "branch", "fixes", "bench-lint", "menuconfig",
+                             "rebase", "lore", "stable", "branch", "deb", "distro-image", "distro-test",
+                             "fixes", "bench-lint", "menuconfig",
                              "defconfig"}
