@@ -25,10 +25,10 @@ distro-image:	## a disk image of Debian that has them [SUITE= BASE= MODULES=]
 distro-test:	## crash that image: Debian's own kernel beside the series' [SUITE= BASE= MODULES=]
 tree:		## a git tree of the base, one commit a patch; prints its path [BASE= KSRC=]
 refresh:	## that tree's commits back into patches/ [BASE= KSRC= FORCE=1]
-rebase:		## another base's series, or a git tree's, onto BASE [FROM=base|repo:A..B KSRC= REVERT=1]
+rebase:		## another base's or tree's series, onto BASE [FROM=base|repo:A..B KSRC= REVERT=1]
 lore:		## the newest base's series as mails for the lists; none is sent [VERSION= KSRC=]
 stable:		## BASE's series in the form that stable takes [BASE= KSRC= LINUX_GIT=]
-branch:		## the series for a distribution's branch [KSRC= BASE= STYLE=ubuntu|suse|debian|plain BUG=]
+branch:		## the series for a distribution [KSRC= BASE= STYLE=ubuntu|suse|debian|plain BUG=]
 lint:		## digest of a branch [RANGE=A..B REPO= LINUX_GIT= SERIES= FORMAT=], or of BASE's queue
 fixes:		## upstream fixes that a branch lacks [RANGE=A..B REPO= LINUX_GIT= IGNORE= FORMAT=]
 bench-lint:	## lint's time and memory on synthetic histories, up to 1.3 million commits
