@@ -12,6 +12,8 @@ from .gitio import Ambiguous, FetchFailed, Git
 from .patches import FileChange, Patch, of_commit
 from .rows import NOTED, REMEDY, Row
 
+VERSION = re.compile(r"\d+(\.\d+)+")     # [6.12: why]: a note of whoever signed, for that kernel
+
 
 class Judge:
     """Judges the rows of one branch."""
@@ -194,7 +196,7 @@ def noted(p: Patch, up: Patch, low: int, signed: Sequence[tuple[int, str]], adde
         files = {x.rsplit("/", 1)[-1] for x in re.findall(r"[\w./-]+\.[a-zA-Z]\w{0,4}\b", text)}
         if not low < at < final:
             wrong = f"a note stands in the wrong place: {text}"
-        elif added and not any(msg.signed_by(who, x) for x in added):
+        elif added and not (VERSION.fullmatch(who) or any(msg.signed_by(who, x) for x in added)):
             wrong = f"a note by {who.strip()}, who did not sign off: {text}"
         elif files and not files & set(names.values()):
             wrong = f"a note about another file: {text}"

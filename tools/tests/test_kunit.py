@@ -217,7 +217,7 @@ def machine(project: Project, there: Path) -> Project:
         "def build(base, count=None, flavour=''):\n"
         "    return types.SimpleNamespace(image=pathlib.Path('Image'), release='9.8.7', key='k')\n"
     )
-    for other in ("kernel/bench.py", "kernel/gate.py"):
+    for other in ("kernel/bench.py", "kernel/gate.py", "distro/deb.py", "distro/image.py", "distro/kdump.py"):
         (project.top / "tools" / other).write_text("main = None\n")
     shutil.copytree(there, project.ksrc / "tools" / "testing" / "kunit")
     (project.top.parent / "fault").write_text("")
