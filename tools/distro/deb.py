@@ -16,7 +16,6 @@ import dataclasses
 import lzma
 import os
 import re
-import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,9 @@ from ..queue import archive, config, deps
 from ..queue.store import NOBODY, Store, digest
 
 FLAVOUR = "config.arm64_none_arm64.xz"      # of the package linux-config-<base>
-MKDEBIAN = "scripts/package/mkdebian"
+# What would differ between two builds: the changelog's date, and comments with the path of the build.
+FIXES = {"scripts/package/mkdebian": ("$(date -R)", '$(date -R -u -d "@$SOURCE_DATE_EPOCH")'),
+         "scripts/package/install-extmod-build": ("-name '*.o'", "-name '*.[os]'")}
 KEEP = 2                        # sets of packages that are kept
 GIB = 1 << 30
 STEPS, STEP_S = 1000, 1.2       # of any build; of one CPU, each
@@ -44,7 +45,13 @@ CHANGED = ("# CONFIG_MODULE_SIG_ALL is not set", 'CONFIG_MODULE_SIG_KEY=""', 'CO
 # What names the compiler and its like differs anyhow.
 TOOLCHAIN = re.compile(r"CONFIG_(\w*_VERSION(_TEXT)?|(CC|AS|LD|GCC|CLANG|RUSTC?|PAHOLE|TOOLS|BINDGEN)_\w+)\b")
 # pkg-config as it is, but for a libcrypto that the headers' sign-file can be linked with for arm64.
-PKG_CONFIG = """sh -c 'case " $* " in *" libcrypto "*) echo {flags};; *) pkg-config "$@";; esac' pkg-config"""
+PKG_CONFIG = """\
+#!/bin/sh
+case " $* " in
+*" libcrypto "*) echo "{flags}" ;;
+*) exec pkg-config "$@" ;;
+esac
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,9 +170,12 @@ class Build:
             old.unlink()
         first = not (self.obj / "vmlinux").exists()
         with stage(f"building the packages of {self.store.base.name}") as step:
-            # Their arm64 versions are not installed; what the native ones lack, deps.need() does.
+            pkg_config = self.here / "pkg-config"
+            pkg_config.write_text(PKG_CONFIG.format(flags=" ".join(libcrypto())))
+            pkg_config.chmod(0o755)
+            # What it would miss are arm64's packages; the native ones are deps.need()'s.
             cmd, env = self.make("bindeb-pkg", f"LOCALVERSION={suffix}", "DPKG_FLAGS=--no-check-builddeps",
-                                 f"HOSTPKG_CONFIG={PKG_CONFIG.format(flags=shlex.join(libcrypto()))}")
+                                 f"HOSTPKG_CONFIG={pkg_config}")
             count = run_make(step, cmd, env | {"KDEB_PKGVERSION": version}, self.log, steps if first else 0)
             if first:
                 self.counted.write_text(f"{count} {step.seconds:.0f}\n")
@@ -183,11 +193,14 @@ def libcrypto() -> list[str]:
 
 
 def _commit(store: Store) -> str:
-    """Base and series; the changelog's date, which is that of the build, is made a fixed one."""
+    """Base and series, with FIXES."""
     commit = store.apply(store.source(), store.queue())
-    text = store.git("cat-file", "blob", f"{commit}:{MKDEBIAN}").stdout
-    fixed = text.replace("$(date -R)", '$(date -R -u -d "@$SOURCE_DATE_EPOCH")')
-    return store.overlay(commit, {MKDEBIAN: fixed.encode()}, "A fixed date", instead=True)
+    files = {}
+    for name, (old, new) in FIXES.items():
+        text = store.git("cat-file", "blob", f"{commit}:{name}", check=False).stdout
+        if old in text:
+            files[name] = text.replace(old, new).encode()
+    return store.overlay(commit, files, "Equal packages of equal builds", instead=True) if files else commit
 
 
 def _source(store: Store) -> str:
