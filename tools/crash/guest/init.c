@@ -12,8 +12,7 @@
  * and repeats every line on the console for the reader:
  *
  *	hello first|crash RELEASE CLOCK	the kernel's, in milliseconds; host answers:
- *					reads=N wait=MS moment=NAME
- *					kexec_load=0|1 cmdline=TEXT
+ *					reads=N wait=MS moment=NAME cmdline=TEXT
  *	crash-memory START END		what is reserved for the crash kernel, which
  *					later tells what it has
  *	memory KIB			MemAvailable in the crash kernel, before its devices are up
@@ -46,7 +45,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -421,14 +419,14 @@ static void tell_crash_memory(const char *what)
 }
 
 /* With no command line only see that it is loaded. */
-static void load_crash_kernel(char *how, const char *cmdline)
+static void load_crash_kernel(const char *cmdline)
 {
 	char arg[2100], loaded[8];
 	int status;
 
 	snprintf(arg, sizeof(arg), "--command-line=%s", cmdline ?: "");
 	status = !cmdline ? 0 :
-		 run(NULL, (char *[]){ "/sbin/kexec", how, "-p", "/crash/Image",
+		 run(NULL, (char *[]){ "/sbin/kexec", "-s", "-p", "/crash/Image",
 				       "--initrd=/crash/initrd", arg, NULL });
 	if (status || read_file("/sys/kernel/kexec_crash_loaded", loaded, sizeof(loaded)) ||
 	    strcmp(loaded, "1"))
@@ -449,15 +447,14 @@ static void storm(void)
 			_exit(1);
 }
 
-static void first_kernel(int reads, int wait_ms, const char *moment, bool kexec_load,
-			 const char *cmdline)
+static void first_kernel(int reads, int wait_ms, const char *moment, const char *cmdline)
 {
 	const char *nic, *answer;
 	aio_context_t ctx = 0;
 
 	tell_crash_memory(": Crash kernel");
 	nic = nic_up();		/* its link takes a while to come up */
-	load_crash_kernel(kexec_load ? "-c" : "-s", cmdline);
+	load_crash_kernel(cmdline);
 	nic_warm_up(nic);
 	queue_reads(&ctx, reads);
 	if (!strcmp(moment, "storm"))
@@ -584,7 +581,6 @@ int main(int argc, char **argv)
 		crash_kernel("17");
 	sscanf(param(params, "moment=", "none"), "%15s", moment);
 	first_kernel(atoi(param(params, "reads=", "32")), atoi(param(params, "wait=", "0")), moment,
-		     atoi(param(params, "kexec_load=", "0")),
 		     program ? NULL :
 		     param(params, "cmdline=",
 			   "console=ttyAMA0 ignore_loglevel nr_cpus=1 reset_devices"));
