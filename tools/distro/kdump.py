@@ -29,11 +29,11 @@ from . import image as images
 
 SPACE = 10 << 30
 ROOT = 0x20                     # the StreamID of the root disk
-CRASH_DISK = 8 << 30            # sparse; two forms of the dump go there
+CRASH_DISK = 4 << 30            # sparse; the dump is all of the memory
 LIMIT_S = 2400
 READS = 256
-FOLLOW = {"saving": r"running makedumpfile",
-          "shutdown": r"systemd-shutdown\[1\]: Rebooting|reboot: Restarting"}
+# What kdump-tools says: that it saves; the date, right before it reboots without more ado.
+FOLLOW = {"saving": r"running cp /proc/vmcore", "shutdown": r"kdump-tools\[\d+\]: \w+, \d+ \w+ \d{4} "}
 FILES = ("\n  unpatched/, patched/: console.log  trace.log  vmcore  after/console.log  "
          "qemu.sh (the exact command)")
 
@@ -42,7 +42,7 @@ class Distribution(Scenario):
     """The default crash, in a distribution: all takes longer, and so must the ring and the reads last."""
 
     def __init__(self, values: Mapping[str, config.Value]) -> None:
-        super().__init__({**values, "uefi": True, "ram": "3G", "reserve": "", "read_iops": 4,
+        super().__init__({**values, "uefi": True, "ram": "2300M", "reserve": "", "read_iops": 4,
                           "frame_rate": 40, "timeout_s": LIMIT_S})
 
     @property
@@ -96,7 +96,8 @@ def crash(where: Path, qemu: Sequence[str], image: images.Image, which: str, set
     (where / "vmcore").unlink()
     if ran.mark("saving") is not None and not ran.lost:
         after(where, qemu, setup, ran, progress)
-    (where / "root.raw").unlink()
+    for name in ("root.raw", "crash.raw"):
+        (where / name).unlink()
     return ran
 
 
@@ -116,7 +117,9 @@ def after(where: Path, qemu: Sequence[str], setup: Distribution, ran: workload.R
                 ran.marks.append((time.time(), line))
     found = ran.facts("found")
     if found:
-        run(["debugfs", "-R", f"dump /vmcore {where / 'vmcore'}", where / "crash.raw"], check=False)
+        name = found[0][2].removeprefix("/var/crash")
+        run(["debugfs", "-R", f"dump {name} {where / 'vmcore'}", where / "crash.raw"], check=False)
+        run(["fallocate", "--dig-holes", where / "vmcore"], check=False)
         ran.marks.append((ran.end, f"vmcore 0 {found[0][3]} 0"))
 
 

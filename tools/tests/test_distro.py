@@ -175,7 +175,7 @@ def ran(where: Path, *marks: str) -> Run:
 
 
 HELLO = f"hello first {RELEASES['unpatched']}"
-FOUND = "found 6.12.117 1 /var/crash/202611270101/dump.202611270101 123456"
+FOUND = "found 6.12.117 1 /var/crash/202611270101/vmcore.202611270101 123456"
 
 
 @pytest.mark.parametrize(
