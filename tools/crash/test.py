@@ -28,7 +28,7 @@ from .scenario import Scenario
 
 HERE = Path(__file__).resolve().parent
 SPACE = 1 << 30                 # bytes that two runs may leave behind
-FILES = ("report.html  picture.svg\n"
+FILES = ("picture.svg\n"
          "  unpatched/, patched/: console.log  trace.log  vmcore  qemu.sh (the exact command)")
 
 
