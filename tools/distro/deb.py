@@ -31,7 +31,7 @@ FIXES = {"scripts/package/mkdebian": ("$(date -R)", '$(date -R -u -d "@$SOURCE_D
          "scripts/package/install-extmod-build": ("-name '*.o'", "-name '*.[os]'")}
 KEEP = 2                        # sets of packages that are kept
 GIB = 1 << 30
-STEPS, STEP_S = 1000, 1.2       # of any build; of one CPU, each
+STEPS, STEP_S = 1400, 1.2       # of any build; of one CPU, each
 STEP_SPACE = 850_000            # bytes, with the debug symbols and their package
 EPOCH = "946684800"             # of FIXED, in seconds
 ENV = FIXED | {
