@@ -78,10 +78,6 @@ def versions(source: str, linux: str, series: str) -> tuple[str, str]:
     return f"+kdump.{series}-{ARCH}", f"{own}+kdump.{series}"
 
 
-def series_hash(store: Store) -> str:
-    return digest(*(patch.read_bytes() for patch in store.queue()))[:12]
-
-
 def listed(path: Path) -> list[str]:
     """The modules of a list as lsmod prints it."""
     if not path.is_file():
@@ -225,7 +221,7 @@ def packages(base: str, modules: Path | None = None, less: Path | None = None) -
     with store.lock():
         commit = _commit(store)
         linux = store.version().removeprefix("Linux ")
-        suffix, version = versions(_source(store), linux, series_hash(store))
+        suffix, version = versions(_source(store), linux, store.series_hash())
     key = digest(store.tree_of(commit), text, *names, compiler(), repr(ENV), version)[:16]
     build = Build(store, modules and modules.absolute())
     there = store.here / "debs" / key

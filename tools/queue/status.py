@@ -32,7 +32,7 @@ def state(base: str) -> dict[str, str]:
     files = sorted(path for name in TOOLS for path in [TOP / name, *(TOP / name).rglob("*")]
                    if path.is_file() and path.suffix not in (".pyc", ".o", ".cmd"))
     return {"package": store.origin()[0],
-            "series": digest(*(patch.read_bytes() for patch in store.queue()))[:12],
+            "series": store.series_hash(),
             "tools": digest(*(str(path.relative_to(TOP)) for path in files),
                             *(path.read_bytes() for path in files))[:12]}
 
@@ -116,7 +116,8 @@ def page(base: str) -> tuple[str, list[Result]]:
         name = row(patch)
         rows.append([name, applied[name], *(gate["rows"].get(f"{name} {what}", "-") for what in
                                             ("builds", "gate", "kunit")), ids.get(name, "-")])
-    whole = [[verb, cell(known.get(verb), now)] for verb in VERBS]
+    more = sorted(known.keys() - set(VERBS))    # the controls of chaos
+    whole = [[verb, cell(known.get(verb), now)] for verb in [*VERBS, *more]]
     there = archive.newest(store.base.package, store.base.suites)
     mine = re.sub(r"^[^_]*_|_[^_]*$", "", now["package"]).replace("%3a", ":")
     text = f"{base}: {store.base.package} {mine}\n"

@@ -269,6 +269,10 @@ class Store:
         """The base's patches in order, with those of prereq/."""
         return series(self.base.patches)
 
+    def series_hash(self) -> str:
+        """Of the patches, for people and file names."""
+        return digest(*(patch.read_bytes() for patch in self.queue()))[:12]
+
     def apply(self, parent: str, patches: Sequence[Path]) -> str:
         """The commit that `git am` of these patches gives; each is remembered by what it stands on."""
         return self.commits(parent, patches)[-1]
