@@ -123,8 +123,11 @@ class Project:
                     "PATH": f"{self.bin}:{os.environ['PATH']}", "HOME": str(root)}
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
+        """`$VERB` is its process, for a fake that kills it. $PPID would not do: of a parent that is
+        dead already the parent may be anyone, CI's own process among them."""
         merged = {name: value for name, value in {**self.env, **env}.items() if value}
-        return subprocess.Popen(list(command), cwd=self.top, env=merged, text=True, stdin=subprocess.DEVNULL,
+        words = ["sh", "-c", 'VERB=$$ exec "$@"', "sh", *command]
+        return subprocess.Popen(words, cwd=self.top, env=merged, text=True, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def run(self, *command: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:

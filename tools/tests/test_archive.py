@@ -437,8 +437,7 @@ def test_unpacking_that(project: Project, repo: Repo, tmp_path: Path, step: str,
     repo.publish()
     fetch(project, "linux-source-9.8")
     does = {"fails": "cat | head -c 1000; echo broken >&2; exit 2",
-            # We are the parent of the shell that runs the pipeline.
-            "is killed with us": "kill -9 $(cut -d' ' -f4 /proc/$PPID/stat) $PPID; exit 1",
+            "is killed with us": "kill -9 $VERB; exit 1",
             "meets a full disk": "echo 'Cannot write: No space left on device' >&2; exit 2"}[fault]
     fake = project.fake(step, does)
     done = project.verb("tree", code=None)

@@ -384,7 +384,7 @@ def test_a_message_that_git_am_would_cut(project: Project) -> None:
 def test_a_git_that(project: Project, command: str, fault: str) -> None:
     project.queue(*TWO)
     does = {"fails": "echo 'fatal: broken' >&2; exit 128",
-            "is killed with us": "kill -9 $PPID; exit 1",
+            "is killed with us": "kill -9 $VERB; exit 1",
             "meets a full disk": "echo 'fatal: write error: No space left on device' >&2; exit 128"}[fault]
     script = f'for word; do [ "$word" = {command} ] && {{ {does}; }}; done; exec "$REAL" "$@"'
     fake = project.fake("git", script)
