@@ -354,6 +354,13 @@ def test_a_device_that_qemu_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def fake_qemu(where: Path, version: str, device: str) -> Path:
     path = where / f"qemu-{version}"
-    path.write_text(f"#!/bin/sh\necho 'QEMU emulator version {version}'\necho 'name \"{device}\", bus PCI'\n")
+    path.write_text(f"""#!/bin/sh
+[ "$1" = --version ] && echo 'QEMU emulator version {version}' && exit
+case $* in
+*{device}*) echo "qemu: -device {device}: no bus" >&2 ;;
+*) echo "qemu: Parameter 'driver' expects a pluggable device type" >&2 ;;
+esac
+exit 1
+""")
     path.chmod(0o755)
     return path
