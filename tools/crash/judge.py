@@ -33,6 +33,7 @@ from .workload import Run
 
 PANIC_TEXT = "sysrq triggered crash"
 SMMU_OFF = "the SMMU is off"    # a refusal: DMA goes past it
+DROPPED = "adopted stream table dropped"        # a refusal after the adoption
 MIN_TRANSLATIONS = 32
 IN_FLIGHT = 2                   # frames that may not have reached the card; see workload.Sender
 RING_MARGIN = 128               # descriptors that may have been used up since the guest looked
@@ -334,9 +335,10 @@ def the_damage_was_seen(evidence: Evidence) -> Found:
 
 def the_refusal_was_said(evidence: Evidence) -> Found:
     crash = evidence.console.partition(PANIC_TEXT)[2]
-    said = re.findall(r"kdump: stream table not adopted: (.*)", crash)
+    said = re.findall(r"kdump: (?:stream table not adopted: |(?=adopted stream table dropped))(.*)", crash)
     off = evidence.scenario.refusal == SMMU_OFF
-    if "kdump: adopted" in crash or not (evidence.trace["cleared_smmuen"] or off):
+    adopted = "kdump: adopted the" in crash and not evidence.scenario.refusal.startswith(DROPPED)
+    if adopted or not (evidence.trace["cleared_smmuen"] or off):
         return Status.FAIL, "the crash kernel adopts the table, or does not reset the SMMU", {}
     if not any(line.startswith(evidence.scenario.refusal) for line in said):
         return Status.FAIL, f"the crash kernel does not refuse, or for another reason: {said or 'none'}", {}

@@ -591,6 +591,18 @@ def test_rule10_refusal(said: str, cleared: int, status: Status) -> None:
     assert {rule.number for rule in judge.RULES if rule.applies(evidence)} == {1, 2, 3, 4, 5, 6, 7}
 
 
+ADOPTED = "kdump: adopted the crashed kernel's stream table: 4 live StreamIDs\n"
+
+
+@pytest.mark.parametrize(("said", "status"), [
+    (ADOPTED + "kdump: adopted stream table dropped, resetting", Status.PASS),
+    (ADOPTED, Status.FAIL)])
+def test_rule10_refusal_after_the_adoption(said: str, status: Status) -> None:
+    evidence = judge.Evidence(a_scenario(refusal=judge.DROPPED), {"cleared_smmuen": 1},
+                              console=f"{judge.PANIC_TEXT}\n{said}\n")
+    assert judge.the_refusal_was_said(evidence)[0] is status
+
+
 CHAOS = ("smmu_kdump_test: chaos: Config of StreamIDs 0x{0:x}-0x{0:x}: 0x1 becomes 0x3\n"
          "smmu_kdump_test: chaos: noise for StreamIDs 0x40-0x7f\n" + judge.PANIC_TEXT + "\n")
 
