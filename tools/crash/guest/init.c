@@ -8,6 +8,12 @@
  * In a distribution it is a program, `crash-workload workload`, of the crashing
  * kernel alone: the distribution's kdump has loaded the crash kernel and saves.
  *
+ * On a server there is no host to talk to, and the file of the blocks is on a disk that
+ * is as fast as it is: `crash-workload server FILE READS FACTS NONCE TEXT [rehearse]`.
+ * Its facts, the lines "ledger" and "buffer" below, go to the file FACTS. What it finds
+ * at the panic has no time to get to a disk: it stays in memory, in the ledger. TEXT is
+ * in the kernel's log right before the panic.
+ *
  * It talks to the host over a virtio-serial port of its own, one line a fact,
  * and repeats every line on the console for the reader:
  *
@@ -18,6 +24,8 @@
  *	memory KIB			MemAvailable in the crash kernel, before its devices are up
  *	ring base=.. head=.. tail=.. size=..
  *	buffer INDEX PHYS:LEN ...	physical memory of read INDEX, in order
+ *	ledger PHYS:LEN ...		NONCE, 8 bytes; then a byte for each read: did its
+ *					last word come before the panic?
  *	done INDEX			this read was complete before the panic
  *	panic				host answers: go, or go INDEX VALUE to
  *					damage that L1 stream-table descriptor,
@@ -43,6 +51,7 @@
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -63,6 +72,8 @@
 
 #define READ_SIZE	(128 << 10)
 #define MAX_READS	256
+#define PER_QUEUE	1000	/* reads; a hardware queue of the NVMe driver takes 1023 */
+#define UNTOUCHED	0xaaaaaaaaaaaaaaaaULL
 #define RX_RING		4096
 #define RX_WARM_UP	64	/* frames that prove the stream flows */
 #define WAIT_MS		20000
@@ -80,6 +91,7 @@
 #define NO_NIC		"initcall_blacklist=e1000_init_module"
 
 static int channel = -1;
+static int on_server;
 
 static uint64_t now_ms(void)
 {
@@ -116,7 +128,8 @@ static void say(const char *fmt, ...)
 			nap();
 		}
 	}
-	dprintf(STDOUT_FILENO, "crash-test: %.*s", len, line);
+	if (!on_server)
+		dprintf(STDOUT_FILENO, "crash-test: %.*s", len, line);
 }
 
 static int write_file(const char *path, const char *text)
@@ -151,6 +164,10 @@ static void give_up(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	if (on_server) {
+		dprintf(STDERR_FILENO, "error: %s (%s)\n", text, strerror(errno));
+		exit(1);
+	}
 	say("error %s (%s)", text, strerror(errno));
 	usleep(200000);		/* let the host read it */
 	power_off();
@@ -332,18 +349,20 @@ static uint64_t phys_of(int pagemap, const void *addr)
 	return (entry << 9 >> 9) * page + (uintptr_t)addr % page;
 }
 
-static void tell_buffer(int index, const char *buf)
+/* The physical memory of @buf, as pieces. The sum of the pages' addresses is their fingerprint. */
+static uint64_t tell_memory(const char *name, const char *buf, long size)
 {
 	int pagemap = open("/proc/self/pagemap", O_RDONLY);
 	long page = sysconf(_SC_PAGESIZE);
-	uint64_t phys, start = 0;
+	uint64_t phys, start = 0, sum = 0;
 	char line[2048];
 	long len = 0;
 	int pos = 0;
 
-	for (long off = 0; off <= READ_SIZE; off += page) {
-		phys = off < READ_SIZE ? phys_of(pagemap, buf + off) : 0;
-		if (len && phys != start + len) {
+	for (long off = 0; off <= size; off += page) {
+		phys = off < size ? phys_of(pagemap, buf + off) : 0;
+		sum += phys;
+		if (name && len && phys != start + len) {
 			pos += snprintf(line + pos, sizeof(line) - pos, " 0x%llx:0x%lx",
 					(unsigned long long)start, len);
 			len = 0;
@@ -353,7 +372,37 @@ static void tell_buffer(int index, const char *buf)
 		len += page;
 	}
 	close(pagemap);
-	say("buffer %d%s", index, line);
+	if (name)
+		say("%s%s", name, line);
+	return sum;
+}
+
+static char *locked_memory(size_t size)
+{
+	char *buf = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE | MAP_LOCKED, -1, 0);
+
+	if (buf == MAP_FAILED)
+		give_up("no memory that can be locked: %zu KiB", size >> 10);
+	return memset(buf, 0xaa, size);
+}
+
+/* Where read @index will land, told to the host; and how to ask for it */
+static struct iocb *prepare_read(int fd, char *buf, int index, struct iocb *iocb)
+{
+	char name[32];
+
+	*iocb = (struct iocb) {
+		.aio_data = index,
+		.aio_lio_opcode = IOCB_CMD_PREAD,
+		.aio_fildes = fd,
+		.aio_buf = (uintptr_t)buf + (size_t)index * READ_SIZE,
+		.aio_nbytes = READ_SIZE,
+		.aio_offset = (uint64_t)index * READ_SIZE,
+	};
+	snprintf(name, sizeof(name), "buffer %d", index);
+	tell_memory(name, buf + (size_t)index * READ_SIZE, READ_SIZE);
+	return iocb;
 }
 
 static void queue_reads(aio_context_t *ctx, int reads)
@@ -365,23 +414,9 @@ static void queue_reads(aio_context_t *ctx, int reads)
 
 	if (fd < 0)
 		give_up("cannot open the slow disk");
-	buf = mmap(NULL, (size_t)reads * READ_SIZE, PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE | MAP_LOCKED, -1, 0);
-	if (buf == MAP_FAILED)
-		give_up("no memory for %d reads", reads);
-	memset(buf, 0xaa, (size_t)reads * READ_SIZE);
-	for (int i = 0; i < reads; i++) {
-		list[i] = &iocbs[i];
-		iocbs[i] = (struct iocb) {
-			.aio_data = i,
-			.aio_lio_opcode = IOCB_CMD_PREAD,
-			.aio_fildes = fd,
-			.aio_buf = (uintptr_t)buf + (size_t)i * READ_SIZE,
-			.aio_nbytes = READ_SIZE,
-			.aio_offset = (uint64_t)i * READ_SIZE,
-		};
-		tell_buffer(i, buf + (size_t)i * READ_SIZE);
-	}
+	buf = locked_memory((size_t)reads * READ_SIZE);
+	for (int i = 0; i < reads; i++)
+		list[i] = prepare_read(fd, buf, i, &iocbs[i]);
 	if (syscall(SYS_io_setup, reads, ctx) || syscall(SYS_io_submit, *ctx, reads, list) != reads)
 		give_up("cannot queue %d reads", reads);
 }
@@ -541,6 +576,98 @@ static void crash_kernel(const char *level)
 	power_off();
 }
 
+static int landed(const char *buf, int index)
+{
+	const char *end = buf + (size_t)(index + 1) * READ_SIZE;
+
+	return ((const volatile uint64_t *)end)[-1] != UNTOUCHED;
+}
+
+/* All reads at once, the same share from each processor: each has a hardware queue of its own */
+static void submit(struct iocb **list, int reads)
+{
+	int cpus = 0, share, done = 0;
+	aio_context_t ctx = 0;
+	cpu_set_t all, one;
+
+	if (syscall(SYS_io_setup, reads, &ctx))
+		give_up("cannot prepare %d reads; see /proc/sys/fs/aio-max-nr", reads);
+	sched_getaffinity(0, sizeof(all), &all);
+	share = (reads + CPU_COUNT(&all) - 1) / CPU_COUNT(&all);
+	if (share > PER_QUEUE) {
+		errno = EINVAL;
+		give_up("%d reads are too many: at most %d for each processor", reads, PER_QUEUE);
+	}
+	for (int cpu = 0; cpu < CPU_SETSIZE && done < reads; cpu++) {
+		if (!CPU_ISSET(cpu, &all))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		sched_setaffinity(0, sizeof(one), &one);
+		for (int end = ++cpus * share; done < end && done < reads; ) {
+			int count = (end < reads ? end : reads) - done;
+
+			count = syscall(SYS_io_submit, ctx, count, list + done);
+			if (count <= 0)
+				give_up("cannot queue read %d", done);
+			done += count;
+		}
+	}
+}
+
+/* How long the reads last, without a panic */
+static void rehearse(const char *buf, int reads, int flying)
+{
+	uint64_t begin = now_ms();
+	int left = flying;
+
+	while (left && now_ms() - begin < WAIT_MS) {
+		left = 0;
+		for (int i = 0; i < reads; i++)
+			left += !landed(buf, i);
+	}
+	printf("%d of %d reads were in flight; %d milliseconds later %d still were\n", flying, reads,
+	       (int)(now_ms() - begin), left);
+	exit(0);
+}
+
+static void server(int argc, char **argv)
+{
+	int fd = open(argv[2], O_RDONLY | O_DIRECT), log, reads = atoi(argv[3]), flying = 0;
+	struct iocb *iocbs = calloc(reads, sizeof(*iocbs)), **list = calloc(reads, sizeof(*list));
+	uint64_t nonce = strtoull(argv[5], NULL, 0), sum = 0;
+	long page = sysconf(_SC_PAGESIZE), length = (8 + reads + page - 1) / page * page;
+	char *buf, *ledger;
+
+	on_server = 1;
+	channel = open(argv[4], O_WRONLY);
+	log = open("/dev/kmsg", O_WRONLY);
+	if (fd < 0 || channel < 0 || log < 0 || reads <= 0 || !iocbs || !list)
+		give_up("cannot open %s, %s or /dev/kmsg", argv[2], argv[4]);
+	buf = locked_memory((size_t)reads * READ_SIZE);
+	ledger = locked_memory(length);
+	memcpy(ledger, &nonce, sizeof(nonce));
+	tell_memory("ledger", ledger, length);
+	for (int i = 0; i < reads; i++)
+		list[i] = prepare_read(fd, buf, i, &iocbs[i]);
+	sum = tell_memory(NULL, ledger, length) + tell_memory(NULL, buf, (long)reads * READ_SIZE);
+	if (fsync(channel))
+		give_up("cannot write %s", argv[4]);
+
+	submit(list, reads);
+	if (sum != tell_memory(NULL, ledger, length) + tell_memory(NULL, buf, (long)reads * READ_SIZE))
+		give_up("the kernel has moved the buffers meanwhile");
+	for (int i = 0; i < reads; i++) {
+		ledger[8 + i] = landed(buf, i);
+		flying += !ledger[8 + i];
+	}
+	if (argc > 7)
+		rehearse(buf, reads, flying);
+	dprintf(log, "<2>%s\n", argv[6]);
+	write_file("/proc/sysrq-trigger", "c");
+	give_up("cannot panic");
+}
+
 /* `key=value` of the host's answer; cmdline= comes last and has spaces. */
 static const char *param(const char *params, const char *key, const char *fallback)
 {
@@ -566,6 +693,8 @@ int main(int argc, char **argv)
 	char params[2048], moment[16] = "none", path[300];
 	struct utsname uts;
 
+	if (argc > 6 && !strcmp(argv[1], "server"))
+		server(argc, argv);
 	if (!program)
 		mount_all();
 	signal(SIGPIPE, SIG_IGN);
