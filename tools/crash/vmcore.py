@@ -65,8 +65,9 @@ def _info(path: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
-def _log(program: Any, info: dict[str, str]) -> bytes:
+def log(program: Any, path: Path) -> bytes:
     """The crashed kernel's log buffer, by the symbols of VMCOREINFO."""
+    info = _info(path)
     ring = program.read_u64(int(info["SYMBOL(prb)"], 16))
     ring += int(info["OFFSET(printk_ringbuffer.text_data_ring)"])
     bits = program.read_u32(ring + int(info["OFFSET(prb_data_ring.size_bits)"]))
@@ -74,14 +75,14 @@ def _log(program: Any, info: dict[str, str]) -> bytes:
     return bytes(program.read(data, 1 << bits))
 
 
-def _landed(program: Any, block: bytes, pieces: list[str]) -> bool:
+def memory(program: Any, pieces: list[str]) -> bytes:
+    """What is in these pieces of physical memory; nothing, if the vmcore does not have them."""
     import drgn
     try:
-        data = b"".join(program.read(int(phys, 16), int(size, 16), physical=True)
+        return b"".join(program.read(int(phys, 16), int(size, 16), physical=True)
                         for phys, size in (piece.split(":") for piece in pieces))
-    except drgn.FaultError:             # the vmcore does not have it
-        return False
-    return data == block
+    except drgn.FaultError:
+        return b""
 
 
 def main(path: Path, text: str, nonce: int, buffers: dict[str, list[str]]) -> dict[str, Any]:
@@ -92,8 +93,8 @@ def main(path: Path, text: str, nonce: int, buffers: dict[str, list[str]]) -> di
         program = drgn.Program()
         program.set_core_dump(str(path))
         found["reads"] = [int(index) for index, pieces in buffers.items()
-                          if _landed(program, expected_block(nonce, int(index)), pieces)]
-        found["error"] = "" if text.encode() in _log(program, _info(path)) else "no panic message"
+                          if memory(program, pieces) == expected_block(nonce, int(index))]
+        found["error"] = "" if text.encode() in log(program, path) else "no panic message"
     except Exception as error:          # whatever drgn raises, the vmcore is no good
         found["error"] = f"{type(error).__name__}: {error}"
     return found

@@ -807,9 +807,13 @@ AT = 0x40000000
 def a_vmcore(path: Path, memory: bytes, log: bytes) -> None:
     """As makedumpfile writes it: VMCOREINFO in a note, memory with physical and virtual addresses."""
     virtual = 0xFFFF000000000000
+    memory += bytes(-len(memory) % 4096)
+    tables = 8192 + len(memory)     # two pages of translation tables: a block of 1 GiB
     info = (
-        f"OSRELEASE=6.12.0\nPAGESIZE=4096\nSYMBOL(prb)={virtual:x}\nSYMBOL(swapper_pg_dir)={virtual:x}\n"
-        f"SYMBOL(_stext)={virtual:x}\nNUMBER(VA_BITS)=48\nKERNELOFFSET=0\nNUMBER(PHYS_OFFSET)={AT:#x}\n"
+        f"OSRELEASE=6.12.0\nPAGESIZE=4096\nSYMBOL(prb)={virtual:x}\n"
+        f"SYMBOL(swapper_pg_dir)={virtual + tables:x}\nSYMBOL(_stext)={virtual:x}\n"
+        f"NUMBER(VA_BITS)=48\nKERNELOFFSET=0\nNUMBER(PHYS_OFFSET)={AT:#x}\n"
+        f"NUMBER(kimage_voffset)={virtual - AT:#x}\nNUMBER(TCR_EL1_T1SZ)=0x10\n"
         "OFFSET(printk_ringbuffer.text_data_ring)=8\nOFFSET(prb_data_ring.size_bits)=0\n"
         "OFFSET(prb_data_ring.data)=8\n"
     ).encode()
@@ -817,6 +821,8 @@ def a_vmcore(path: Path, memory: bytes, log: bytes) -> None:
     # prb points to the ring buffer, whose log of 4096 bytes is on the second page
     ring = struct.pack("<QQQQ", virtual + 8, 0, 12, virtual + 4096)
     data = ring.ljust(4096, b"\0") + log.ljust(4096, b"\0") + memory
+    entries = (AT + tables + 4096 | 3, AT | 0x401)
+    data += b"".join(struct.pack("<Q", entry).ljust(4096, b"\0") for entry in entries)
     header = EHDR.pack(b"\x7fELF\x02\x01\x01", 4, 183, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
     begin = 64 + 2 * 56
     segments = PHDR.pack(4, 0, begin, 0, 0, len(note), len(note), 0) + PHDR.pack(
