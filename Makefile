@@ -23,6 +23,8 @@ status:		## what is known of each base and patch, and what of it is stale; write
 deb:		## Debian packages of the base with the series [BASE= KSRC= KCONFIG= MODULES=]
 distro-image:	## a disk image of Debian that has them [SUITE= BASE= MODULES=]
 distro-test:	## crash that image: Debian's own kernel beside the series' [SUITE= BASE= MODULES=]
+repro-kit:	## one tarball that crashes a real server and judges: see deploying.rst [BASE=]
+lava-job:	## that kit as a job for a LAVA lab [DEVICE= KIT= UNPATCHED= PATCHED=]
 tree:		## a git tree of the base, one commit a patch; prints its path [BASE= KSRC=]
 refresh:	## that tree's commits back into patches/ [BASE= KSRC= FORCE=1]
 rebase:		## another base's or tree's series, onto BASE [FROM=base|repo:A..B KSRC= REVERT=1]

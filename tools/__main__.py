@@ -14,6 +14,7 @@ from . import check, common, fresh
 from .common import USAGE, Err
 from .crash import test
 from .distro import deb, image, kdump
+from .distro.kit import pack
 from .kernel import bench, gate, kunit, mutants
 from .lint import __main__ as lint
 from .lint import speed
@@ -73,6 +74,8 @@ VERBS: dict[str, Callable[[], int]] = {
     "deb": deb.main,
     "distro-image": image.main,
     "distro-test": kdump.main,
+    "repro-kit": pack.main,
+    "lava-job": pack.lava_job,
     "menuconfig": config.menuconfig,
 }
 

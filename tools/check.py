@@ -103,7 +103,8 @@ def everything() -> int:
 
 def main() -> int:
     """make check"""
-    deps.need("tests", "config", "archive", "tree", "kernel", "guest", "qemu", "uefi", "vmcore", "picture")
+    deps.need("tests", "config", "archive", "tree", "kernel", "guest", "qemu", "uefi", "vmcore", "picture",
+              "yaml")
     where = run_directory("check", "all")
     found = host_tests(where)
     os.environ["BASE"] = os.environ.get("BASE") or bases.default().name

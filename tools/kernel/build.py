@@ -49,7 +49,7 @@ class Kernel:
 Change = Callable[[Store, str], str]
 
 
-def _overlay() -> dict[str, bytes]:
+def overlay() -> dict[str, bytes]:
     files = (path for top in OVERLAYS for path in (TOP / top).rglob("*"))
     return {str(path.relative_to(TOP)): path.read_bytes()
             for path in files if path.is_file() and path.suffix not in (".o", ".cmd")}
@@ -60,7 +60,7 @@ def _commit(store: Store, patches: Sequence[Path]) -> str:
     source = store.source()
     own = TOP / "patches" / "test" / store.base.name
     commit = store.apply(source, series(own if own.is_dir() else TOP / "patches" / "test"))
-    commit = store.overlay(commit, _overlay(), "The test driver and its headers")
+    commit = store.overlay(commit, overlay(), "The test driver and its headers")
     return store.apply(commit, patches)
 
 

@@ -101,7 +101,8 @@ def test_lines() -> None:
 
 
 def test_shell() -> None:
-    assert run("shellcheck", ".ci/run", *(TOOLS / "distro" / "guest").iterdir()) == ""
+    scripts = [*(TOOLS / "distro" / "guest").iterdir(), TOOLS / "distro" / "kit" / "kit"]
+    assert run("shellcheck", ".ci/run", *scripts) == ""
 
 
 def test_the_checkers_see(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""./kit collect: after the reboot, all that tells of the crash, into the crash's directory.
+
+Nothing is taken away from where it was but the kit's own file and unit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from ...common import USAGE, Err, full, write
+from . import redfish
+from .provoke import RUN, dumps, unwatch
+from .server import STATE, Server
+
+VMCORE, THIS_BOOT, CONSOLE, BMC = "vmcore", "this-boot.log", "console.log", "bmc.json"
+
+
+def latest(server: Server, name: str) -> Path:
+    """The directory of a crash: the last one, if none is named."""
+    found = {path.parent.name: path.parent for path in server.glob(f"{STATE}/*/{RUN}")}
+    if name and name not in found:
+        raise Err(f"no crash of the name {name} in {STATE}", f"one of: {' '.join(found) or 'none'}", USAGE)
+    if not found:
+        raise Err(f"no crash to collect in {STATE}", "./kit crash", USAGE)
+    return found[name or max(found)]
+
+
+def read_log(path: Path) -> str:
+    """What /dev/kmsg has now, without waiting for more."""
+    out = bytearray()
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while data := os.read(handle, 1 << 16):
+            out += data
+    except BlockingIOError:             # that was the last record
+        pass
+    finally:
+        os.close(handle)
+    return out.decode(errors="replace")
+
+
+def counters(server: Server) -> dict[str, dict[str, int]]:
+    """AER's counters of this boot that are not 0."""
+    found: dict[str, dict[str, int]] = {}
+    for path in server.glob("/sys/bus/pci/devices/*/aer_dev_*"):
+        lines = re.findall(r"(?m)^(\w+) (\d+)$", path.read_text(errors="replace"))
+        some = {name: int(number) for name, number in lines if int(number)}
+        if some:
+            found[f"{path.parent.name} {path.name.removeprefix('aer_dev_')}"] = some
+    return found
+
+
+def take(source: Path, target: Path) -> None:
+    """The same file, or a copy if it is on another disk."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as err:
+        if shutil.disk_usage(target.parent).free < source.stat().st_size:
+            raise full(f"{target.parent} has no room for {source}") from err
+        shutil.copyfile(source, target)
+
+
+def take_dumps(server: Server, run: dict[str, Any], here: Path) -> list[str]:
+    """The dumps since the crash; the first whole one is that to judge, or the first of all."""
+    new = [name for name in dumps(server) if name not in run["before"]]
+    new.sort(key=lambda name: ("incomplete" in name, server.path(name).stat().st_mtime))
+    if new:
+        take(server.path(new[0]), here / VMCORE)
+        for path in server.path(new[0]).parent.glob("*dmesg*"):
+            shutil.copyfile(path, here / path.name)
+    return new
+
+
+def collect(server: Server, name: str, console: Path | None, bmc: redfish.Service | None) -> int:
+    here = latest(server, name)
+    run = json.loads((here / RUN).read_text())
+    boot = server.text("/proc/sys/kernel/random/boot_id")
+    if boot == run["boot"]:
+        raise Err("this is still the boot that was to be crashed", "./kit crash", USAGE)
+    if console and not console.is_file():
+        raise Err(f"--console {console}: no such file", code=USAGE)
+    new = take_dumps(server, run, here)
+    if console:
+        shutil.copyfile(console, here / CONSOLE)
+    (here / THIS_BOOT).write_text(read_log(server.path("/dev/kmsg")))
+    for path in server.glob("/sys/fs/pstore/*"):
+        shutil.copyfile(path, here / f"pstore-{path.name}")
+    write(here / BMC, json.dumps(redfish.read(bmc) if bmc else {}, indent=1) + "\n")
+    run["collected"] = {"boot": boot, "release": server.release, "when": time.time(), "dumps": new,
+                        "aer": counters(server)}
+    write(here / RUN, json.dumps(run, indent=2) + "\n")
+    server.path(run["file"]).unlink(missing_ok=True)
+    unwatch(server)
+    print(here, *(f"{path.stat().st_size:>16}  {path.name}" for path in sorted(here.iterdir())), sep="\n")
+    if not new:
+        print("no dump was saved since the crash")
+    return 0

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is in a vmcore that a distribution's kdump saved, be it a copy of /proc/vmcore or makedumpfile's.
+
+    python3 -m tools.distro.kit.dump FILE NONCE <FACTS
+
+prints, as JSON, the crashed kernel's log, the ledger and which reads' buffers hold what the file does.
+FACTS are the lines that the workload wrote (tools/crash/guest/init.c). A program of its own, as
+crash/vmcore.py is.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import re
+import struct
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ...crash import vmcore
+from ...crash.workload import expected_block
+
+PAGE = 4096
+ELF, KDUMP, FLAT = b"\x7fELF", b"KDUMP   ", b"makedumpfile\0"
+PT_LOAD = 1
+USER_PAGES = 8                  # the bit of makedumpfile's level that leaves them out
+INCOMPLETE = 8                  # in the status of a header: makedumpfile ran out of space
+
+
+def rearrange(path: Path, new: Path) -> None:
+    """makedumpfile's flattened form, which kdump-tools saves, as a file that can be read anywhere."""
+    with open(path, "rb") as flat, open(new, "wb") as out:
+        flat.seek(PAGE)
+        while len(head := flat.read(16)) == 16:
+            at, size = struct.unpack(">qq", head)
+            if at < 0:          # the end
+                return
+            data = flat.read(size) if 0 <= size <= 1 << 30 else b""
+            if len(data) != size:
+                break
+            out.seek(at)
+            out.write(data)
+    raise ValueError("it is cut short: the end of the flattened file is missing")
+
+
+def _end_of_elf(file: BinaryIO) -> int:
+    head = file.read(64)
+    if len(head) < 64:
+        return 64
+    offset, (size, count) = int.from_bytes(head[32:40], "little"), struct.unpack_from("<HH", head, 54)
+    file.seek(offset)
+    table = file.read(size * count)
+    if len(table) < size * count or size < 56:
+        return offset + 56 * int(count)
+    found = (struct.unpack_from("<IIQQQQ", table, number * size) for number in range(count))
+    ends: list[int] = [at + length for kind, _, at, _, _, length in found if kind == PT_LOAD]
+    return max(ends, default=64)
+
+
+def _end_of_kdump(file: BinaryIO) -> int:
+    """Where the last page's data ends; what has no place in the file is far past its end."""
+    head = file.read(464).ljust(464, b"\0")
+    status, block, sub_blocks, bitmap_blocks = struct.unpack_from("<IiiI", head, 424)
+    if status & INCOMPLETE or not 0 < block <= 1 << 20 or sub_blocks < 1:
+        return 1 << 62
+    start = (1 + sub_blocks) * block
+    file.seek(start + bitmap_blocks * block // 2)
+    count = int.from_bytes(file.read(bitmap_blocks * block // 2), "little").bit_count()
+    file.seek(start + bitmap_blocks * block)
+    table = file.read(24 * count)
+    if len(table) < 24 * count:
+        return 1 << 62
+    words = array.array("Q", table)
+    return max((at + (size & 0xffffffff) for at, size in zip(words[::3], words[1::3])), default=start)
+
+
+def wrong(path: Path) -> str:
+    """What can be seen without reading memory: an empty file, another format, an end that is missing."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(16)
+        file.seek(0)
+        if not size:
+            return "it is empty"
+        if head.startswith(ELF):
+            end = _end_of_elf(file)
+        elif head.startswith(KDUMP):
+            end = _end_of_kdump(file)
+        else:
+            return "it is neither a copy of /proc/vmcore nor makedumpfile's; if it is compressed, unpack it"
+    return f"it is cut short: {size} bytes, its headers tell of more" if end > size else ""
+
+
+def level(path: Path) -> int | None:
+    """makedumpfile's -d, if it is told."""
+    with open(path, "rb") as file:
+        if file.read(8) != KDUMP:
+            return None
+        file.seek(428)
+        block = struct.unpack("<i", file.read(4))[0]
+        file.seek(block + 8)
+        return int(struct.unpack("<i", file.read(4))[0])
+
+
+def main(path: Path, nonce: int, facts: str) -> dict[str, Any]:
+    import drgn
+    found: dict[str, Any] = {"log": "", "ledger": "", "landed": [], "error": ""}
+    try:
+        program = drgn.Program()
+        program.set_core_dump(str(path))
+        found["log"] = re.sub(rb"[^\t -~]+", b"\n", vmcore.log(program, path)).decode()
+        for line in facts.splitlines():
+            what, *pieces = line.split()
+            if what == "ledger":
+                ledger = vmcore.memory(program, pieces)
+                found["ledger"] = ledger[8:].hex() if ledger[:8] == struct.pack("<Q", nonce) else ""
+            elif vmcore.memory(program, pieces[1:]) == expected_block(nonce, int(pieces[0])):
+                found["landed"].append(int(pieces[0]))
+    except Exception as error:          # whatever drgn raises, the vmcore is no good
+        found["error"] = f"{type(error).__name__}: {error}"
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), sys.stdin.read())))

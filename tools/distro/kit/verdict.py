@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""./kit verdict: did DMA survive the crash? From what was collected alone; there is no trace.
+
+PASS, FAIL, or INVALID if nothing was proved. The rules are the table RULES; README.rst has them in words.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ... import machine
+from ...common import TOP, USAGE, Err, remove, run
+from ...results import Report, Result, Status, counted, table, worst
+from . import dump, redfish
+from .collect import BMC, CONSOLE, THIS_BOOT, VMCORE
+from .provoke import CRASH_LOG, RUN
+
+BOOT = "Booting Linux on physical CPU"
+ADOPTED, DROPPED = "kdump: adopted the crashed kernel's", "kdump: adopted stream table dropped"
+HELD = re.compile(r"smmu_kdump_test: holding the crash kernel for \d+ ms, after the SMMU")
+# What the kernel says of PCIe errors that the device could not correct ...
+PCIE = re.compile(r"severity=Uncorrect|AER: .*(Uncorrect|[Ff]atal)|PoisonTLP|Poisoned TLP|\bCmpltTO\b|"
+                  r"[Cc]ompletion [Tt]ime-?out|\[12\] TLP\b|BERT: .*[Ee]rror record")
+# ... and of CPER records, line by line; one of them has the severity.
+CPER = re.compile(r"(\{\d+\})?\[Hardware Error\]: *(.*)")
+HARMLESS = re.compile(r"event severity: (corrected|info)")
+# What a BMC says of PCIe; that the system has panicked is no error of its own.
+BMC_PCIE = re.compile(r"\bPCI|\bAER\b|poison|completion time|uncorrect|CPER|bus (fatal|error)", re.I)
+FATAL = ("fatal", "nonfatal")
+
+Found = tuple[Status, str]
+
+
+@dataclass
+class Crash:
+    """What was collected of one crash."""
+    here: Path
+    run: dict[str, Any]
+    vmcore: str = ""                # what is wrong with it
+    level: int | None = None
+    dump: dict[str, Any] = field(default_factory=dict)      # of dump.py
+    results: list[Result] = field(default_factory=list)
+
+    def log(self, name: str) -> str:
+        """A collected log; of /dev/kmsg's form the text alone."""
+        path = self.here / name
+        text = path.read_text(errors="replace") if path.exists() else ""
+        return re.sub(r"(?m)^\d+,\d+,\d+,[^;\n]*;", "", text)
+
+    @property
+    def this(self) -> bool:
+        return self.run["marker"] in self.dump.get("log", "")
+
+    @property
+    def crashed(self) -> str:
+        """The crashed kernel's log from the crash on."""
+        return str(self.dump.get("log", "").partition(self.run["marker"])[2])
+
+    @property
+    def boots(self) -> list[str]:
+        """The logs of the crash kernels: one, if there was no second crash."""
+        text = self.log(CRASH_LOG)
+        if BOOT in text:
+            return text.split(BOOT)[1:]
+        _, found, after = self.log(CONSOLE).partition(self.run["marker"])
+        return after.split(BOOT)[1:2] if found else []
+
+    @property
+    def crash(self) -> str:
+        return "\n".join(self.boots)
+
+    @property
+    def adopts(self) -> bool:
+        return ADOPTED in self.crash and DROPPED not in self.crash
+
+    def ledger(self) -> dict[int, int]:
+        """Read -> 1 if it had come before the panic, 0 if it was in flight."""
+        data = bytes.fromhex(self.dump.get("ledger", ""))[:self.run["reads"]]
+        return dict(enumerate(data)) if self.this and set(data) <= {0, 1} else {}
+
+    @property
+    def due(self) -> list[int]:
+        return [index for index, before in self.ledger().items() if not before]
+
+    @property
+    def missing(self) -> list[int]:
+        return sorted(set(self.due) - set(self.dump.get("landed", [])))
+
+
+def a_vmcore(crash: Crash) -> Found:
+    if crash.vmcore:
+        return Status.FAIL, crash.vmcore
+    new = crash.run["collected"]["dumps"]
+    return Status.PASS, f"{new[0]}" + f", and {len(new) - 1} later ones" * (len(new) > 1)
+
+
+def opens(crash: Crash) -> Found:
+    if crash.vmcore:
+        return Status.INVALID, "there is no vmcore to look in"
+    if crash.dump["error"]:
+        return Status.FAIL, f"drgn: {crash.dump['error']}"
+    return Status.PASS, "drgn finds the crashed kernel's log"
+
+
+def of_this_crash(crash: Crash) -> Found:
+    if crash.vmcore or crash.dump["error"]:
+        return Status.INVALID, "there is no vmcore to look in"
+    if not crash.this:
+        return Status.INVALID, f"its log does not have \"{crash.run['marker']}\": it is another crash's"
+    return Status.PASS, crash.run["id"]
+
+
+def in_flight(crash: Crash) -> Found:
+    if not crash.this:
+        return Status.INVALID, "no vmcore of this crash tells"
+    if not crash.dump["ledger"]:
+        if (crash.level or 0) & dump.USER_PAGES:
+            return Status.INVALID, f"it has no user pages (makedumpfile -d {crash.level}); take -d 17"
+        return Status.INVALID, "the vmcore does not have the ledger"
+    if not crash.ledger():
+        return Status.INVALID, "the ledger was not filled: the panic came before the reads"
+    said = f"{len(crash.due)} of {crash.run['reads']} reads were in flight at the panic"
+    return (Status.PASS if crash.due else Status.INVALID), said
+
+
+def data_lands(crash: Crash) -> Found:
+    if not crash.due:
+        return Status.INVALID, "nothing was due"
+    early = [index for index, before in crash.ledger().items() if before]
+    damaged = set(early) - set(crash.dump["landed"])
+    said = f"{len(crash.due) - len(crash.missing)} of {len(crash.due)} reads in flight"
+    if damaged:
+        return Status.FAIL, f"{said}; {len(damaged)} that had come before the panic are not what they were"
+    if crash.missing and not HELD.search(crash.crash):
+        return Status.INVALID, (f"{said}; the crash kernel was not held after the SMMU's probe: the others "
+                                "may have been ended by their driver")
+    return (Status.FAIL if crash.missing else Status.PASS), said
+
+
+def adopted(crash: Crash) -> Found:
+    if not crash.boots:
+        return Status.INVALID, "there is no log of the crash kernel"
+    if len(crash.boots) > 1:
+        return Status.INVALID, f"there are the logs of {len(crash.boots)} crash kernels: a second crash"
+    lines = re.findall(r"kdump: (?:adopted|stream table not adopted).*", crash.crash)
+    said = "; ".join(lines) or "its log does not say so"
+    return (Status.PASS if crash.adopts else Status.FAIL), said[:300]
+
+
+def clean_logs(crash: Crash) -> Found:
+    if not crash.boots:
+        return Status.INVALID, "there is no log of the crash kernel"
+    bad = machine.complaints(crash.crashed) + machine.complaints(crash.crash)
+    if bad:
+        return Status.FAIL, f"{len(bad)} lines, first: {bad[0][:200]}"
+    return Status.PASS, "nothing from the crash on"
+
+
+def records(text: str) -> Iterator[str]:
+    """The lines that tell of an error that was not corrected."""
+    yield from (line.strip() for line in text.splitlines() if PCIE.search(line))
+    parts: dict[str, list[str]] = {}    # by the number of the record
+    for line in text.splitlines():
+        if match := CPER.search(line):
+            parts.setdefault(match[1] or "", []).append(match[0])
+    for lines in parts.values():
+        if not any(HARMLESS.search(line) for line in lines):
+            yield next((line for line in lines if "severity" in line), lines[0])
+
+
+def no_record(crash: Crash) -> Found:
+    logs = [("the crashed kernel", crash.crashed), ("the crash kernel", crash.crash),
+            ("this boot", crash.log(THIS_BOOT))]
+    logs += [(path.name, text) for path in sorted(crash.here.glob("pstore-*"))
+             if crash.run["marker"] in (text := path.read_text(errors="replace"))]
+    bad = [f"{who}: {line}" for who, text in logs for line in records(text)]
+    bad += [f"AER's counters of {which}: {counts}" for which, counts in crash.run["collected"]["aer"].items()
+            if which.split()[-1] in FATAL]
+    if bad:
+        return Status.FAIL, f"{len(bad)}, first: {bad[0][:250]}"
+    if not crash.boots:
+        return Status.INVALID, "there is no log of the crash kernel"
+    return Status.PASS, "no poisoned TLP, completion time-out, fatal AER or CPER record"
+
+
+def no_event(crash: Crash) -> Found:
+    path = crash.here / BMC
+    found = json.loads(path.read_text()) if path.exists() else {}
+    if not found:
+        return Status.SKIPPED, "no BMC was asked"
+    if "error" in found:
+        return Status.INVALID, f"the BMC's event log could not be read: {found['error']}"
+    ahead = found["ahead"] or 0
+    times = [(redfish.seconds(entry.get("Created")) or redfish.seconds(entry.get("EventTimestamp")), entry)
+             for entry in found["entries"]]
+    after = [entry for when, entry in times if when and when - ahead >= crash.run["when"]]
+    bad = [entry for entry in after
+           if entry.get("Severity") != "OK" and BMC_PCIE.search(entry.get("Message", ""))]
+    if bad:
+        return Status.FAIL, f"{len(bad)}, first: {bad[0].get('Message', '')[:200]}"
+    if not after:
+        return Status.INVALID, (f"none of its {len(times)} records is from after the crash: is its log full, "
+                                "is its clock right?")
+    return Status.PASS, f"{len(after)} records since the crash, none of a PCIe error"
+
+
+Rule = tuple[str, Callable[[Crash], Found]]
+RULES: tuple[Rule, ...] = (
+    ("a vmcore was saved", a_vmcore), ("the vmcore opens", opens),
+    ("the vmcore is of this crash", of_this_crash), ("reads were in flight", in_flight),
+    ("data lands", data_lands), ("the crash kernel adopts", adopted), ("clean logs", clean_logs),
+    ("no error record", no_record), ("no event of the BMC", no_event))
+
+
+def control_fails(crash: Crash, control: Crash | None) -> Found:
+    """A test that the kernel without the series survives proves nothing."""
+    if not control:
+        return Status.INVALID, "the control was not run: crash the kernel without the series, too"
+    found = {result.name: result for result in control.results}
+    flight = found["reads were in flight"]
+    if control.run["id"] == crash.run["id"] or control.run["host"] != crash.run["host"]:
+        return Status.INVALID, "the control is the same crash, or of another machine"
+    if control.adopts:
+        return Status.INVALID, "the control has the series: its crash kernel adopts"
+    if not control.boots:
+        return Status.INVALID, "there is no log of the control's crash kernel"
+    for name in ("a vmcore was saved", "data lands", "no error record", "no event of the BMC"):
+        if found[name].status is Status.FAIL:
+            return Status.PASS, f"without the series: {name}: {found[name].detail}"
+    why = f"{flight.detail}; {found['data lands'].detail}"
+    return Status.INVALID, f"the kernel without the series loses nothing that can be seen: {why}"
+
+
+def _look(crash: Crash, scratch: Path) -> None:
+    path, new = crash.here / VMCORE, crash.run["collected"]["dumps"]
+    if not new or not path.exists():
+        crash.vmcore = "none was saved"
+        return
+    if "incomplete" in new[0]:
+        crash.vmcore = f"it is cut short: {new[0]}"
+        return
+    try:
+        with open(path, "rb") as file:
+            flat = file.read(len(dump.FLAT)) == dump.FLAT
+        if flat:
+            dump.rearrange(path, scratch)
+            path = scratch
+        crash.vmcore = dump.wrong(path)
+        if crash.vmcore:
+            return
+        crash.level = dump.level(path)
+        looked = run([sys.executable, "-m", "tools.distro.kit.dump", path, str(crash.run["nonce"])], cwd=TOP,
+                     data=(crash.here / "facts").read_bytes(), check=False)
+        crash.dump = json.loads(looked.stdout) if not looked.returncode else {
+            "error": f"ended with {looked.returncode}"}
+    except ValueError as err:
+        crash.vmcore = str(err)
+    finally:
+        remove(scratch)
+
+
+def judge(here: Path, which: str, scratch: Path) -> Crash:
+    try:
+        told = json.loads((here / RUN).read_text())
+    except (OSError, ValueError) as err:
+        raise Err(f"{here} is no directory that ./kit collect has filled", "./kit collect", USAGE) from err
+    if "collected" not in told:
+        raise Err(f"{here}: the crash was not collected", "./kit collect, on that machine", USAGE)
+    crash = Crash(here, told)
+    _look(crash, scratch)
+    crash.results = [Result(which, name, *rule(crash)) for name, rule in RULES]
+    return crash
+
+
+def _rows(crash: Crash | None) -> list[str]:
+    """A column of the table."""
+    if not crash:
+        return ["-"] * 7
+    known = bool(crash.ledger())
+    status = {result.name: result.status for result in crash.results}
+    return [crash.run["release"], f"{len(crash.due)} of {crash.run['reads']}" if known else "-",
+            f"{len(crash.due) - len(crash.missing)}" if known else "-", "yes" if crash.adopts else "no",
+            *(str(status[name]) for name in ("clean logs", "no error record")), str(worst(crash.results))]
+
+
+def page(crash: Crash, control: Crash | None, results: list[Result]) -> str:
+    names = ("kernel", "reads in flight", "of them landed", "adopted", "log", "error records", "alone")
+    rows: list[list[str]] = [["", "unpatched", "patched"], []]
+    rows += [list(row) for row in zip(names, _rows(control), _rows(crash))]
+    said = [f"{result.status:<11} {result.suite}: {result.name}: {result.detail}" for result in results]
+    top = f"repro kit on {crash.run['host']}: {crash.run['id']}"
+    return "\n".join([top, "", table(rows, left=3), *said, "", counted(results), f"{worst(results)}\n"])
+
+
+def verdict(patched: Path, control: Path | None, out: Path) -> int:
+    if importlib.util.find_spec("drgn") is None:
+        raise Err("python3-drgn is not installed", "apt-get install python3-drgn")
+    scratch = out / ".vmcore"
+    out.mkdir(parents=True, exist_ok=True)
+    other = judge(control, "unpatched", scratch) if control else None
+    crash = judge(patched, "patched", scratch)
+    results = [*crash.results, Result("patched", "the control fails", *control_fails(crash, other))]
+    about = {"patched": crash.run, "control": other.run if other else None}
+    report = Report("repro-kit", crash.run["host"], results, about, other.results if other else [],
+                    text=page(crash, other, results))
+    return report.show(out.absolute())
