@@ -10,7 +10,8 @@ Each room may use those above it in this list and none below (tests/test_style.p
     machine     QEMU: which one, its start, its deadline, its end, its console
     kernel      the kernels of a base: build, unit tests, mutants, gate, bench
     crash       the crash test: scenario, workload, guest, judge, report, picture; many of them: matrix
-    distro      the series in a distribution: its packages, a disk image, a crash of that
+    distro      the series in a distribution: its packages, a disk image, a crash of that; and the
+                repro kit, for a real server
     check       make check
     fresh       make check-fresh
     __main__    the table of the verbs

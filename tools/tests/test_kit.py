@@ -23,7 +23,7 @@ import pytest
 
 from ..common import ENVIRONMENT, FAIL, INVALID, PASS, USAGE, Err
 from ..crash.workload import READ_SIZE, expected_block
-from ..distro.kit import pack
+from ..distro.kit import pack, verdict
 from ..queue import deps
 from .conftest import TOP, Project, kernel_tree, snapshot
 from .test_distro import Usage
@@ -311,6 +311,7 @@ ADOPTS = "the crash kernel adopts"
 EARLIER = "smmu-kdump-kit: crash 20200101-000000-00000001"
 TIME_OUT = "3,9,9,-;nvme 0000:01:00.0:    [14] CmpltTO\n"
 DROPPED = "3,9,9,-;kdump: adopted stream table dropped, resetting\n"
+REFUSED = "3,9,9,-;arm-smmu-v3 arm-smmu-v3.1.auto: kdump: stream table not adopted: out of memory\n"
 # What is changed in what was collected of (control c, patched p); the rules that must not pass then.
 LIES: dict[str, tuple[Lie, dict[str, str]]] = {
     "the reads were never in flight": (lambda c, p: redump(p, [0, 1, 2], before=[0, 1, 2]), FLIGHT),
@@ -333,6 +334,7 @@ LIES: dict[str, tuple[Lie, dict[str, str]]] = {
     "an earlier error in pstore": (lambda c, p: log(p, AER, "pstore-dmesg-1"), {}),
     "a warning": (lambda c, p: log(p, "4,9,9,-;WARNING: CPU: 0 at a.c\n"), {"clean logs": "FAIL"}),
     "it does not adopt": (lambda c, p: relog(p, BOOT + RESET + HELD), {ADOPTS: "FAIL"}),
+    "one of two SMMUs is not adopted": (lambda c, p: log(p, REFUSED), {ADOPTS: "FAIL"}),
     "the adoption is dropped": (lambda c, p: log(p, DROPPED), {ADOPTS: "FAIL"}),
     "no log of the crash kernel": (
         lambda c, p: (p / "crash-kernel.log").unlink(),
@@ -456,7 +458,7 @@ def test_the_readme(server: Server, tmp_path: Path) -> None:
     """Its commands, in their order, on two kernels; what is said of them comes."""
     text = (server.kit / "README.rst").read_text()
     lines = [line.split()[1:] for line in text.splitlines() if line.startswith("       ./kit ")]
-    check, check_on, rehearse, crash, *collect, verdict = lines
+    check, check_on, rehearse, crash, *collect, judge = lines
     (tmp_path / "login").write_text("user\npassword\n")
     (tmp_path / "login").chmod(0o600)
     (tmp_path / "console.log").write_text("nothing")
@@ -473,9 +475,15 @@ def test_the_readme(server: Server, tmp_path: Path) -> None:
         time.sleep(1.1)
     names = dict(zip(("<first>", "<second>"), (path.name for path in server.crashes())))
     for what, name in names.items():
-        verdict = [word.replace(f"/var/lib/smmu-kdump-kit/{what}", f"{server.root}/{STATE}/{name}")
-                   for word in verdict]
-    assert "\nPASS\n" in run(server.kit, *verdict, "--out", tmp_path / "out")
+        judge = [word.replace(f"/var/lib/smmu-kdump-kit/{what}", f"{server.root}/{STATE}/{name}")
+                 for word in judge]
+    assert "\nPASS\n" in run(server.kit, *judge, "--out", tmp_path / "out")
+
+
+def test_the_rules_of_the_readme(kit: Path) -> None:
+    table = (kit / "README.rst").read_text().partition("The rules\n")[2].partition("What it cannot")[0]
+    named = [line[:27].strip() for line in table.splitlines() if line[:1].isalpha()]
+    assert named == ["Rule", *(name for name, _ in verdict.RULES), "the control fails"]
 
 
 def test_nothing_to_collect(server: Server) -> None:
@@ -493,6 +501,9 @@ def test_what_was_there_before(server: Server, tmp_path: Path) -> None:
     here = server.crash()
     server.put("var/crash/202611270102/dump-incomplete", "new")
     server.put("sys/fs/pstore/dmesg-1", "a log")
+    server.put("var/lib/systemd/pstore/1700000000/dmesg.txt", "moved")
+    server.put("var/lib/systemd/pstore/1600000000/dmesg.txt", "an older one")
+    os.utime(server.root / "var/lib/systemd/pstore/1600000000/dmesg.txt", (9, 9))
     server.put("sys/bus/pci/devices/0000:01:00.0/aer_dev_fatal", "TLP 2\nDLP 0\nTOTAL_ERR_FATAL 2\n")
     (tmp_path / "console").write_text("a console")
     server.boot()
@@ -501,7 +512,9 @@ def test_what_was_there_before(server: Server, tmp_path: Path) -> None:
         run_ = told(here)
         assert run_["collected"]["dumps"] == ["/var/crash/202611270102/dump-incomplete"]
         assert run_["collected"]["aer"] == {"0000:01:00.0 fatal": {"TLP": 2, "TOTAL_ERR_FATAL": 2}}
-        assert (here / "vmcore").read_text() == "new" and (here / "pstore-dmesg-1").read_text() == "a log"
+        assert (here / "vmcore").read_text() == "new"
+        assert {path.name: path.read_text() for path in here.glob("pstore-*")} == {
+            "pstore-0-dmesg-1": "a log", "pstore-1-dmesg.txt": "moved"}
         assert (here / "console.log").read_text() == "a console" and (here / "this-boot.log").exists()
     assert "cut short: /var/crash" in run(server.kit, "verdict", here, "--out", tmp_path / "out", code=FAIL)
 

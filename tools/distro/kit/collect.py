@@ -79,6 +79,14 @@ def take_dumps(server: Server, run: dict[str, Any], here: Path) -> list[str]:
     return new
 
 
+def take_pstore(server: Server, run: dict[str, Any], here: Path) -> None:
+    """What is in pstore, or what systemd has moved out of it since."""
+    moved = [path for path in server.glob("/var/lib/systemd/pstore/**/*")
+             if path.is_file() and path.stat().st_mtime >= run["when"]]
+    for number, path in enumerate([*server.glob("/sys/fs/pstore/*"), *moved]):
+        shutil.copyfile(path, here / f"pstore-{number}-{path.name}")
+
+
 def collect(server: Server, name: str, console: Path | None, bmc: redfish.Service | None) -> int:
     here = latest(server, name)
     run = json.loads((here / RUN).read_text())
@@ -91,8 +99,7 @@ def collect(server: Server, name: str, console: Path | None, bmc: redfish.Servic
     if console:
         shutil.copyfile(console, here / CONSOLE)
     (here / THIS_BOOT).write_text(read_log(server.path("/dev/kmsg")))
-    for path in server.glob("/sys/fs/pstore/*"):
-        shutil.copyfile(path, here / f"pstore-{path.name}")
+    take_pstore(server, run, here)
     write(here / BMC, json.dumps(redfish.read(bmc) if bmc else {}, indent=1) + "\n")
     run["collected"] = {"boot": boot, "release": server.release, "when": time.time(), "dumps": new,
                         "aer": counters(server)}
