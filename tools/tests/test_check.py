@@ -164,5 +164,5 @@ def test_every_verb_that_judges_is_in_it() -> None:
     verbs = set(re.findall(r"(?m)^([a-z-]+):.*## ", makefile))
     assert verbs - names == {"crash-test", "check-all", "check-fresh", "status", "tree", "refresh",
                              "rebase", "lore", "stable", "branch", "deb", "distro-image", "distro-test",
-                             "fixes", "bench-lint", "menuconfig",
+                             "repro-kit", "lava-job", "fixes", "bench-lint", "menuconfig",
                              "defconfig"}
