@@ -296,6 +296,14 @@ def relog(here: Path, text: str) -> int:
     return (here / "crash-kernel.log").write_text(text)
 
 
+def died(here: Path) -> bool:
+    """There is no dump, and no log."""
+    tell(here, dumps=[])
+    for name in ("vmcore", "crash-kernel.log"):
+        (here / name).unlink()
+    return False
+
+
 def truncated(elf: bytes) -> bytes:
     """makedumpfile has left the user pages out, as it does at -d 31."""
     begin, size = 4096 + 8192, READS * READ_SIZE + 4096
@@ -345,6 +353,9 @@ LIES: dict[str, tuple[Lie, dict[str, str]]] = {
     "the control loses nothing": (lambda c, p: redump(c, [0, 1, 2]), CONTROL),
     "the control's driver may have ended it": (lambda c, p: relog(c, BOOT + RESET), CONTROL),
     "the control's error record": (lambda c, p: redump(c, [0, 1, 2]) or log(c, AER), {}),
+    "the control's crash kernel lost its disk": (lambda c, p: died(c), CONTROL),
+    "and its console tells": (lambda c, p: died(c) or log(
+        c, f"{BOOT}{told(c)['marker']}\n{BOOT}{RESET}", "console.log"), {}),
     "the control has the series": (lambda c, p: relog(c, BOOT + ADOPTED), CONTROL),
     "the control cannot be read": (
         lambda c, p: redump(c, [0], lambda elf: elf.replace(b"SYMBOL(prb)", b"SYMBOL(prc)")), CONTROL),

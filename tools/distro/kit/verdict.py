@@ -230,7 +230,8 @@ def control_fails(crash: Crash, control: Crash | None) -> Found:
     if control.adopts:
         return Status.INVALID, "the control has the series: its crash kernel adopts"
     if not control.boots:
-        return Status.INVALID, "there is no log of the control's crash kernel"
+        return Status.INVALID, ("there is no log of the control's crash kernel: if it died, or lost its "
+                                "disk, give collect the serial console's (--console)")
     for name in ("a vmcore was saved", "data lands", "no error record", "no event of the BMC"):
         if found[name].status is Status.FAIL:
             return Status.PASS, f"without the series: {name}: {found[name].detail}"
