@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .diffing import (FUNCTIONS, LABEL, WORD, Before, Edit, Heads, Lines, Outcome, blank_free, blocks, carry,
                       edits, slide, split)
@@ -16,6 +18,9 @@ MATCH, CONTEXT, WHITESPACE, UNPROVEN, MISMATCH = "match", "context", "whitespace
 ASK = "ask a person"
 LEFT_OUT = "upstream changes it, the local commit does not"
 SHOWN = 60              # lines of a difference that a report shows
+KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "link", GITLINK: "submodule"}
+NESTS = re.compile(r"\.(?:py[ix]?|ya?ml|rst)$")             # indentation alone says what a line belongs to
+MARKER = re.compile(rb"(?:<{7}|\|{7}|>{7})(?: |$)")        # of a conflict
 RANK = {MATCH: 0, CONTEXT: 1, WHITESPACE: 2, ASK: 3, UNPROVEN: 4, MISMATCH: 5}
 
 
@@ -23,6 +28,7 @@ RANK = {MATCH: 0, CONTEXT: 1, WHITESPACE: 2, ASK: 3, UNPROVEN: 4, MISMATCH: 5}
 class Verdict:
     status: str
     reasons: list[str]
+    paths: set[str] = field(default_factory=set)        # the files that differ by more than context
 
 
 def compare(up: Patch, local: Patch) -> Verdict:
@@ -33,10 +39,14 @@ def compare(up: Patch, local: Patch) -> Verdict:
     reasons: list[str] = []
     status = MATCH
 
-    def judge(verdict: str, why: str = "") -> None:
+    paths: set[str] = set()
+
+    def judge(verdict: str, why: str = "", path: str = "") -> None:
         nonlocal status
         if RANK[verdict] > RANK[status]:
             status = verdict
+        if path and RANK[verdict] > RANK[CONTEXT]:
+            paths.add(path)
         if why:
             reasons.append(why if verdict != CONTEXT else f"context: {why}")
 
@@ -52,7 +62,7 @@ def compare(up: Patch, local: Patch) -> Verdict:
                               if ours[old].old_mode and not ours[old].new_mode and not theirs[old].new_mode
                               and theirs[old].old_mode})
             verdict, why = renamed(path, ours, theirs, kin) or (verdict, why)
-        judge(verdict, why)
+        judge(verdict, why, path)
         u.drop()
         d.drop()
     lost = sorted(ours.keys() - theirs.keys())
@@ -66,17 +76,17 @@ def compare(up: Patch, local: Patch) -> Verdict:
         verdict, why = compare_file(ours[path], theirs[twin])
         if verdict == MATCH:
             verdict = CONTEXT
-        judge(verdict, why or f"{path} is {twin} here")
+        judge(verdict, why or f"{path} is {twin} here", twin)
         lost.remove(path)
         more.remove(twin)
     if lost and not theirs:
         judge(MISMATCH, "the local commit is empty")
         lost = []
     for path in lost:
-        judge(MISMATCH, f"{path}: {LEFT_OUT}")
+        judge(MISMATCH, f"{path}: {LEFT_OUT}", path)
     for path in more:
-        judge(MISMATCH, f"{path}: changed here, not upstream")
-    return Verdict(status, reasons)
+        judge(MISMATCH, f"{path}: changed here, not upstream", path)
+    return Verdict(status, reasons, paths)
 
 
 def by_path(files: Iterable[FileChange]) -> dict[str, FileChange]:
@@ -184,6 +194,28 @@ def interdiff(up: Patch, local: Patch) -> list[str]:
     return out[:SHOWN] + [f"... {len(out) - SHOWN} more lines"] * (len(out) > SHOWN)
 
 
+def markers(p: Patch) -> Counter[bytes]:
+    """The lines of a merge conflict that a change adds."""
+    out: Counter[bytes] = Counter()
+    for f in p.changes():
+        sides = f.sides()
+        f.drop()
+        old, new = (split(x or b"") for x in sides) if sides else (
+            [t for h in f.hunks for t in h.old()], [t for h in f.hunks for t in h.new()])
+        out.update(filter(MARKER.match, new))
+        out.subtract(filter(MARKER.match, old))
+    return +out
+
+
+def stamped(f: FileChange, numbers: set[bytes]) -> bool:
+    """Whether a file changes by nothing but to these numbers."""
+    old, new = (x or b"" for x in f.sides() or (b"", b"unknown"))
+    f.drop()
+    bare = [re.sub(rb"[-+.~]?(?:rc|pre)?\d+", b"", x) for x in (old, new)]
+    return bare[0] == bare[1] \
+        and (Counter(re.findall(rb"\d+", new)) - Counter(re.findall(rb"\d+", old))).keys() <= numbers
+
+
 def moved(u: FileChange, d: FileChange, up: Patch, local: Patch) -> bool:
     """The same file under two paths: each tree has only its own."""
     if u.old_mode == 0 or d.old_mode == 0 or u.new_mode == 0 or d.new_mode == 0:
@@ -239,6 +271,9 @@ def modes_differ(u: FileChange, d: FileChange) -> str:
             a, b = step(f)
             return f"{a:o} to {b:o}" if b else "kept"
         return f"file mode: upstream {say(u)}, local {say(d)}"
+    for a, b in ((u.old_mode, d.old_mode), (u.new_mode, d.new_mode)):
+        if a > 0 and b > 0 and stat.S_IFMT(a) != stat.S_IFMT(b):
+            return f"a {KINDS.get(stat.S_IFMT(a))} upstream, a {KINDS.get(stat.S_IFMT(b))} here"
     if not u.old_mode and u.new_mode > 0 and d.new_mode > 0 and u.new_mode != d.new_mode:
         return f"file mode: upstream {u.new_mode:o}, local {d.new_mode:o}"
     return ""
@@ -265,7 +300,7 @@ def two_contents(a: tuple[bytes | None, bytes | None], b: tuple[bytes | None, by
                  u: FileChange, d: FileChange, path: str) -> tuple[str, str]:
     (u0, u1), (l0, l1) = a, b
     if u1 is None or l1 is None:                    # deleted by both: modes_differ saw the rest
-        return (MATCH, "") if u0 == l0 else (CONTEXT, f"{path}: deleted with other content")
+        return (MATCH, "") if u0 == l0 else deleted(u0 or b"", l0 or b"", path)
     if u0 == l0 and u1 == l1:
         return MATCH, ""
     if u.new_mode in (GITLINK, SYMLINK) or any(map(is_binary, (u0, u1, l0, l1))):
@@ -279,12 +314,12 @@ def two_contents(a: tuple[bytes | None, bytes | None], b: tuple[bytes | None, by
         if up1 == lo1:
             return MATCH, ""
         if blank_free(up1) == blank_free(lo1):
-            return WHITESPACE, whitespace_reason(path, l1, u1)
+            return whitespace((up0, up1, lo0, lo1), path, l1, u1)
         return MISMATCH, difference(path, up0, up1, lo0, lo1)
     placing = Placing(path, up0, lo0)
     status, why = prove(up0, up1, lo0, lo1, placing)
-    if status == MISMATCH and not why and same_but_white(up0, up1, lo0, lo1, placing):
-        return WHITESPACE, whitespace_reason(path, l1, u1)
+    if status == MISMATCH and not why and (white := but_for_white(up0, up1, lo0, lo1, placing)):
+        return white if white[1] else whitespace((up0, up1, lo0, lo1), path, l1, u1)
     if status == MISMATCH and not why and moved_functions(up0, up1, lo0, lo1, path):
         return CONTEXT, f"{path}: what it changes stands elsewhere in the file"
     return status, why or ("" if status == MATCH else path if status == CONTEXT
@@ -310,6 +345,34 @@ def moved_functions(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, path: str) -
     old, new = (lines[:first] + [x for name in order for x in lines[slice(*p[name])]]
                 for lines, p, first in ((up0, theirs, start[0]), (up1, after, start[1])))
     return prove(old, new, lo0, lo1, Placing(path, old, lo0))[0] in (MATCH, CONTEXT)
+
+
+def deleted(up: bytes, local: bytes, path: str) -> tuple[str, str]:
+    """A file that both sides delete, not quite the same."""
+    if alike(up, local):
+        return CONTEXT, f"{path}: deleted with other content"
+    return ASK, f"{path}: the file that is deleted here is quite another one"
+
+
+def whitespace(sides: tuple[Lines, Lines, Lines, Lines], path: str, local: bytes, up: bytes
+               ) -> tuple[str, str]:
+    """Two changes that are alike without white space."""
+    if NESTS.search(path) and indents(*sides[:2]) != indents(*sides[2:]):
+        return MISMATCH, f"{path}: the same lines, but in another block by their indentation"
+    return WHITESPACE, whitespace_reason(path, local, up)
+
+
+def indents(old: Lines, new: Lines) -> list[tuple[bytes, int]]:
+    """The lines that a change adds, and whether each goes in or out from the one above it."""
+    out = []
+    old, new = ([x.rstrip() for x in lines] for lines in (old, new))        # CRLF is no indentation
+    for e in edits(old, new):
+        above = next((depth(x) for x in reversed(old[:e.start]) if x.strip()), 0)
+        for line in filter(bytes.strip, e.new):
+            here = depth(line)
+            out.append((b"".join(line.split()), (here > above) - (here < above)))
+            above = here
+    return out
 
 
 def whitespace_reason(path: str, local: bytes, up: bytes) -> str:
@@ -367,21 +430,31 @@ def solid(lines: Lines) -> tuple[Lines, list[int]]:
     return [t for t, _ in kept], [i for _, i in kept]
 
 
-def same_but_white(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, placing: Placing) -> bool:
+def but_for_white(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, placing: Placing
+                  ) -> tuple[str, str] | None:
+    """None when more than white space differs; else WHITESPACE, or what is wrong with the place."""
     a, from_up = solid(up0)
     b, from_lo = solid(lo0)
     want = blank_free(lo1)
     from_up.append(len(up0))
     from_lo.append(len(lo0))
     cuts = list(variants(a, blank_free(up1)))
+    full = {b"".join(x.split()): x for x in up1}
+    best: tuple[str, str] | None = None
     for pairs in alignments(a, b):
         for cut in cuts:
             done = carry(Before(a), cut, b, pairs, want)
-            if done and done.lines == want and not any(
-                    placing.refuted(i, j, depth(up0[i]) if i < len(up0) else 0)
-                    for i, j in ((from_up[i], from_lo[j]) for i, j in done.places)):
-                return True
-    return False
+            if not done or done.lines != want:
+                continue
+            wrong, sure = placing.judge(
+                [Edit(from_up[e.start], from_up[e.end - 1] + 1 if e.end > e.start else from_up[e.start],
+                      tuple(full[t] for t in e.new)) for e in cut],
+                [(from_up[i], from_lo[j]) for i, j in done.places])
+            if not wrong:
+                return WHITESPACE, ""
+            if best is None or not sure:
+                best = MISMATCH if sure else ASK, wrong
+    return best
 
 
 def show(line: bytes) -> str:
@@ -397,7 +470,7 @@ def difference(path: str, up0: Lines, up1: Lines, lo0: Lines, lo1: Lines) -> str
     if why := wordy(path, signed(up0, theirs), signed(lo0, mine)):
         return why
     ha, hb = Heads(up0), Heads(lo0)
-    for u, d in zip(theirs, mine):
+    for u, d in zip(theirs, mine) if len(theirs) == len(mine) else ():
         a, b = ha.at(u.start), hb.at(d.start)
         if a != b and a and b:
             return f"{path}: the same lines, but in {show(b)} instead of {show(a)}"
@@ -436,7 +509,7 @@ def text_on_content(text: FileChange, content: tuple[bytes | None, bytes | None]
         if known == other:
             return MATCH, ""
         if text.new_mode == 0:
-            return CONTEXT, f"{path}: deleted with other content"
+            return deleted(known, other, path)
         if blank_free(split(known)) == blank_free(split(other)):
             here, there = (other, known) if which == "upstream" else (known, other)
             return WHITESPACE, whitespace_reason(path, here, there)

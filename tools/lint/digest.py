@@ -2,12 +2,13 @@
 """The digest: each local commit beside what it says it comes from, and what only shows in the whole."""
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 
 from . import message as msg
-from .compare import CONTEXT, MATCH, compare, touching
+from .compare import ASK, CONTEXT, MATCH, compare, stamped, touching
 from .diffing import rising
 from .gitio import Git, patch_ids
 from .judging import Judge, merges
@@ -88,6 +89,10 @@ class Digest:
             assert row.local
             if row.kind in ("sauce", "ubuntu", "revert") and not row.up:
                 judge.alone(row, row.local)
+            if row.kind == "exempt" and (odd := unstamped(row.local)) and not msg.notes(row.local.message):
+                row.status = ASK
+                row.add(ASK, f"exempt by its subject, but changes more than its numbers in {', '.join(odd)}",
+                        "let a person look, and say in a line `[name: why]` what it does")
             if not row.local.legible:
                 row.add("encoding", "the author or the message is not in the encoding that the commit claims "
                         "(UTF-8 by default)", "recode it, or set i18n.commitEncoding and commit again")
@@ -177,10 +182,13 @@ class Digest:
             git.load_commits(near)
             for o in near:
                 same = msg.bare(git.commit(o).message.split("\n")[0]) == msg.bare(p.subject)
-                if ids.get(o, "") == ids.get(p.commit.oid) or (
-                        same and compare(of_commit(git, o), p).status in (MATCH, CONTEXT)):
-                    r.add("unclaimed", f"upstream has this change as {o[:12]}: the message does not say so",
-                          "name it: `(cherry picked from commit HASH)`")
+                equal = ids.get(o, "") == ids.get(p.commit.oid) or (
+                    same and compare(of_commit(git, o), p).status in (MATCH, CONTEXT))
+                if equal or (same and not msg.notes(p.message)):
+                    what = "this change" if equal else "a commit of this subject"
+                    r.add("unclaimed", f"upstream has {what} as {o[:12]}: the message does not say so",
+                          "name it: `(cherry picked from commit HASH)`"
+                          + ("" if equal else ", or say in a `[name: why]` line that it is another"))
                     break
 
     def duplicates(self) -> None:
@@ -191,6 +199,12 @@ class Digest:
         for r in self.rows:
             if r.local and r.up and not r.local.key().startswith(undone):
                 by_up.setdefault(r.up.key() + r.up.name, []).append(r)
+        for name, rows in list(by_up.items()):      # a pick of stable's, and one of what that comes from
+            up = rows[0].up
+            roots = tuple(o.hash for o in msg.origins(up.message) if o.hash) if up and up.commit else ()
+            for other in by_up:
+                if other != name and other.startswith(roots):
+                    by_up[other] = by_up[other] + rows
         for rows in by_up.values():
             if len(rows) < 2 or all(r.status == NOTED for r in rows):
                 continue
@@ -227,6 +241,12 @@ class Digest:
         out.summary = (f"{len(self.rows)} rows: {counts}; {errors} error{'s' * (errors != 1)}, "
                        f"{warnings} warning{'s' * (warnings != 1)}")
         return out
+
+
+def unstamped(p: Patch) -> list[str]:
+    """The files of a release commit that change by more than its numbers; a single one is its own."""
+    files, numbers = p.changes(), set(re.findall(rb"\d+", p.subject.encode()))
+    return [f.path() for f in files if not stamped(f, numbers)] if len(files) > 1 else []
 
 
 # Statuses of patch and subject; all others are bad.

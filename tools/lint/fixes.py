@@ -24,7 +24,7 @@ from .patches import Patch, of_commit
 from .render import BAD, DOUBT, GOOD, Cell, Finding, Report, progress
 
 COLUMNS = ("Picked commit", "Fix", "Subject", "First release", "Status")
-FORMAT = "lint cache 3"
+FORMAT = "lint cache 4"
 AMBIGUOUS = "ambiguous"
 PRESENT = ("present", "squashed")      # how such a status starts
 FIX, REVERT, PARTIAL, PICK = "F", "R", "r", "P"
@@ -61,7 +61,8 @@ def read_history(git: Git, tips: Sequence[str], known: Sequence[str], picks: boo
         if not len(seen) % 20000:
             progress(f"reading the history: {len(seen)} commits")
         if any(map(body.__contains__, telling)):
-            yield from records_of(words[0].decode("ascii", "replace"), body.decode("utf-8", "replace"), picks)
+            yield from records_of(words[0].decode("ascii", "replace"), body.decode("utf-8", "replace"),
+                                  picks and len(words) < 3)      # a merge is no pick
     progress("")
     if not known:
         wanted.extend(int(t[:16], 16) for t in tips)
@@ -74,7 +75,10 @@ def records_of(oid: str, text: str, picks: bool) -> Iterator[str]:
     title = msg.subject_of(text)
     for target, quoted in msg.fixed(text):
         yield record(FIX, oid, target, quoted, title)
-    for target, part in msg.reverted(text):
+    undone = msg.reverted(text)
+    if not undone and msg.undone(title):        # it names what it reverts by the subject alone
+        yield record(REVERT, oid, "", msg.undone(title), title)
+    for target, part in undone:
         yield record(PARTIAL if part else REVERT, oid, target, msg.undone(title), title)
     if picks:
         for o in msg.origins(text):
@@ -247,6 +251,8 @@ class Fixes:
         self.picks: dict[str, list[tuple[str, str, str, int]]] = {}
         # reverted hash (7 digits) -> whole, the revert, how far back it is
         self.undone: dict[str, list[tuple[str, str, int]]] = {}
+        self.undone_subjects: dict[str, list[tuple[str, int]]] = {}     # by the subject alone
+        self.place: dict[str, tuple[str, int]] = {}     # of a local commit: its subject, how far back it is
         self.resolved: dict[str, str | None] = {}
 
     def run(self, spec: str, everything: bool) -> Report:
@@ -262,6 +268,7 @@ class Fixes:
         self.claims = Claims(cache.history(tips))
         self.find_carried()
         self.find_present(oids, tips)
+        self.odd_merges()
         found = self.search(tips if cache.surplus else [])
         self.equal_patches([f for f in found if f.status == "missing"])
         self.judge(found)
@@ -275,12 +282,13 @@ class Fixes:
         """What the branch carries in the end: picks, less what it reverted again."""
         picks: dict[str, list[str]] = {}            # local commit -> upstream commits
         undone: dict[str, tuple[str, list[str]]] = {}
+        subjects: dict[str, str] = {}
         nameless = 0
         for p in self.local:
             assert p.commit
             named = [o.hash for o in msg.origins(p.message) if o.hash]
             mine = []
-            for h in named:
+            for h in named if len(p.commit.parents) < 2 else ():
                 oid = self.resolve(h)
                 if oid and oid != AMBIGUOUS and msg.quotes(
                         p.subject, msg.subject_of(self.reference.commit(oid).message)):
@@ -293,18 +301,14 @@ class Fixes:
                     mine.append(oid)                # an empty commit carries nothing
             local_only = any(rx.match(p.subject) for rx in (msg.SAUCE, msg.UBUNTU, msg.REVERT, msg.REAPPLY))
             nameless += not named and not local_only and len(p.commit.parents) < 2
+            for target in undone_by(p, picks, undone, subjects):
+                undone[p.commit.oid] = (target, picks[target])
+                picks[target] = []
+                if target in undone:            # a revert of a revert
+                    first, old = undone.pop(target)
+                    picks[first] = old
             picks[p.commit.oid] = mine
-            for h, part in msg.reverted(p.message):
-                if part:
-                    continue
-                for target in [c for c in picks if c.startswith(h) or any(u.startswith(h) for u in picks[c])]:
-                    if target == p.commit.oid:
-                        continue
-                    undone[p.commit.oid] = (target, picks[target])
-                    picks[target] = []
-                    if target in undone:            # a revert of a revert
-                        first, old = undone.pop(target)
-                        picks[first] = old
+            subjects[p.commit.oid] = p.subject
         for p in self.local:
             assert p.commit
             for oid in picks[p.commit.oid]:
@@ -324,17 +328,40 @@ class Fixes:
             known = [t for t, got in zip(tips, self.git.fetch(tips)) if got]
         text = "".join(read_history(self.git, [oids[-1]], known, True)) if known else \
             Cache(self.git, True).history([oids[-1]]).decode("utf-8", "replace")
-        for n, row in enumerate(text.split("\n")):
-            kind, local, target, _, title = (row.split("\t", 4) + [""] * 5)[:5]
+        # newest first: what was appended to the cache is newer than what stands above it
+        blocks = re.split(r"(?m)^=\t.*\n", text)[::-1]
+        for n, row in enumerate(row for block in blocks for row in block.split("\n")):
+            kind, local, target, quoted, title = (row.split("\t", 4) + [""] * 5)[:5]
+            self.place.setdefault(local, (title, n))
             if kind == PICK:
                 self.picks.setdefault(target[:7], []).append((target, local, title, n))
+            elif kind == REVERT and not target:
+                self.undone_subjects.setdefault(quoted, []).append((local, n))
             elif kind == REVERT:
                 self.undone.setdefault(target[:7], []).append((target, local, n))
 
+    def odd_merges(self) -> None:
+        """Merges that changed more than merging does: what they dropped is in the history all the same."""
+        merges = {p.commit.oid: p for p in self.local if p.commit and len(p.commit.parents) > 1}
+        two = [oid for oid, p in merges.items() if p.commit and len(p.commit.parents) == 2]
+        try:
+            odd = self.git.odd_merges(two) if two else set()
+        except FetchFailed as e:
+            self.error("fetch-failed", "", f"merges could not be repeated: {e.cause}",
+                       e.next_step or "fetch the missing objects")
+            return
+        for oid in odd | (merges.keys() - set(two)):
+            self.error("merge", f"{oid[:12]} {merges[oid].subject}",
+                       "machine merging its parents gives something else: it may have dropped a fix",
+                       "look at it, or run compare over the branch")
+
     def in_force(self, local: str, depth: int = 0) -> bool:
         """Whether no commit of the branch's history reverts this one (for good)."""
-        return depth > 50 or not any(local.startswith(target) and local != by and self.in_force(by, depth + 1)
-                                     for target, by, _ in self.undone.get(local[:7], ()))
+        title, at = self.place.get(local, ("", 0))
+        by_subject = [by for by, n in self.undone_subjects.get(title, ()) if n < at]
+        by_hash = [by for target, by, _ in self.undone.get(local[:7], ()) if local.startswith(target)]
+        return depth > 50 or not any(local != by and self.in_force(by, depth + 1)
+                                     for by in (*by_subject, *by_hash))
 
     def brings(self, local: str, oid: str, at: int) -> bool:
         """Whether a commit that names `oid` has something in it, and no later revert names `oid` itself."""
@@ -375,6 +402,8 @@ class Fixes:
                 for c in self.claims.on(oid, subject):
                     if c.oid in found or c.oid in fresh:
                         continue
+                    if not c.target and c.kind == REVERT and self.reference.ancestor(c.oid, oid):
+                        continue                        # it reverts an earlier one of that subject
                     # a hash that nobody has: the quoted subject led here
                     if self.meant(c.target, oid, subject, c.quoted) if oid.startswith(c.target) \
                             else len(c.target) < 7 or self.resolve(c.target) is None:
@@ -519,6 +548,16 @@ class Fixes:
                        f"them "
                        f"upstream: {missing} missing, {present} present")
         return out
+
+
+def undone_by(p: Patch, picks: dict[str, list[str]], undone: dict[str, tuple[str, list[str]]],
+              subjects: dict[str, str]) -> list[str]:
+    """The earlier commits of the branch that one reverts as a whole: by hash, upstream's, or subject."""
+    said = msg.reverted(p.message)
+    if not said and (quoted := msg.undone(p.subject)):
+        return [c for c in picks if subjects[c] == quoted and (picks[c] or c in undone)][-1:]
+    return [c for h, part in said if not part
+            for c in picks if c.startswith(h) or any(u.startswith(h) for u in picks[c])]
 
 
 def alike(a: str, b: str) -> bool:

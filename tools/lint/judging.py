@@ -2,12 +2,14 @@
 """What a pair must keep to, and what a commit that has no counterpart must."""
 from __future__ import annotations
 
+import os.path
 import re
 from collections import Counter
 from collections.abc import Sequence
 
 from . import message as msg
-from .compare import ASK, CONTEXT, MATCH, MISMATCH, UNPROVEN, WHITESPACE, Verdict, compare, interdiff
+from .compare import (ASK, CONTEXT, MATCH, MISMATCH, UNPROVEN, WHITESPACE, Verdict, compare, interdiff,
+                      markers, show)
 from .gitio import Ambiguous, FetchFailed, Git
 from .patches import FileChange, Patch, of_commit
 from .rows import NOTED, REMEDY, Row
@@ -42,10 +44,11 @@ class Judge:
         chain = msg.chain(signed, [who for _, who in msg.sign_offs(up.message)])
         if row.status in (ASK, WHITESPACE, MISMATCH, UNPROVEN):
             low = max(chain.last, row.origin.line if row.origin and row.origin.below else -1)
-            stands, astray = noted(p, up, low, signed, chain.added)
+            stands, astray = noted(p, up, low, signed, chain.added, row.verdict)
             row.diff = interdiff(up, p)
             if stands and not p.broken and not up.broken:
                 row.status, row.note = NOTED, astray
+                unmerged(row, p, up)
             else:
                 text = "; ".join(r for r in row.verdict.reasons if not r.startswith("context: ")) or "differs"
                 if astray:
@@ -60,6 +63,7 @@ class Judge:
         who = p.commit.committer.email if p.commit else ""
         row.signs = bool(chain.added) or any(f"<{who}>" in x for _, x in signed)
         signatures(row, chain, signed)
+        own_signature(row, chain, who, up)
         words(row, p, up, chain.last)
         if up.author and p.author and p.legible and (
                 up.author.email.casefold() != p.author.email.casefold()
@@ -69,6 +73,7 @@ class Judge:
 
     def alone(self, row: Row, p: Patch) -> None:
         """A SAUCE or UBUNTU commit, or a revert, that names no origin."""
+        unmerged(row, p)
         if not msg.sign_offs(p.message):
             name = row.kind if row.kind == "revert" else row.kind.upper()
             row.add("sob-none", f"a {name} commit without any Signed-off-by", "sign it off")
@@ -92,7 +97,13 @@ class Judge:
         if quoted and msg.bare(quoted) != msg.bare(old.subject):
             row.add("revert", f"reverts {old.name}, whose subject is {old.subject!r}",
                     "correct the subject or the hash")
-        if msg.notes(p.message):
+        olds = [old, *(q for h in hashes[1:] if (q := self.in_branch(h, p)))]
+        quoted_notes = {text for q in olds for _, text in msg.notes(q.message)}
+        if said := [text for _, text in msg.notes(p.message) if text not in quoted_notes]:
+            more = names(p) - set().union(*map(names, olds), *map(msg.files, said))
+            if more:
+                row.add("revert", f"changes {', '.join(sorted(more))}, which {old.name} did not",
+                        "take it out into a commit of its own, or name it in the `[name: why]` line")
             return
         if len(hashes) > 1:
             row.add("revert", f"reverts {len(hashes)} commits at once: they cannot be compared",
@@ -129,6 +140,9 @@ def merges(git: Git, rows: Sequence[Row]) -> None:
         if sizes[oid] > 2:
             row.add("merge", "a merge of more than two parents cannot be repeated by machine",
                     "merge one branch after the other")
+        elif row.local and (said := [o.text for o in msg.origins(row.local.message) if o.placed]):
+            row.add("merge", f"a merge is no pick, but says so: {said[0]}",
+                    "name an origin in the picks alone")
         elif oid in odd:
             row.add("merge", "the merge changes more than merging its parents by machine does",
                     "take the change out into a commit of its own, or rebase instead of merging")
@@ -157,6 +171,24 @@ def signatures(row: Row, chain: msg.Chain, signed: Sequence[tuple[int, str]]) ->
                     "put it above: who signs off, signs for what it says")
 
 
+def own_signature(row: Row, chain: msg.Chain, committer: str, up: Patch) -> None:
+    """Whoever carried it over signs with a name and an address of their own."""
+    bad = [x for x in chain.added if not re.search(r"\S.*<\S+@\S+>$", x)]
+    again = {who for _, who in msg.sign_offs(up.message)}.issuperset(chain.added)
+    if bad:
+        row.add("sob-own", f"{bad[0]!r} signed off: that is no name with an address",
+                "sign off as `Name <address>`")
+    elif chain.added and again and committer and not any(f"<{committer}>" in x for x in chain.added):
+        row.add("sob-own", f"{msg.name_of(chain.added[0])}, who signed upstream, is signed again, but "
+                f"{committer} committed it", "sign off as who carried it over (git commit --amend -s)")
+
+
+def unmerged(row: Row, p: Patch, up: Patch | None = None) -> None:
+    """No note excuses a conflict that was committed as git left it."""
+    if left := markers(p) - (markers(up) if up else Counter()):
+        row.add("conflict", f"it adds {len(left)} markers of a conflict: {show(min(left))}", "resolve it")
+
+
 def words(row: Row, p: Patch, up: Patch, last: int) -> None:
     """What is said of other people and commits is upstream's; the backporter's own stands below."""
     theirs = [(name, value) for _, name, value in msg.tags(up.message)]
@@ -179,30 +211,38 @@ def words(row: Row, p: Patch, up: Patch, last: int) -> None:
                 "warning")
 
 
-def noted(p: Patch, up: Patch, low: int, signed: Sequence[tuple[int, str]], added: Sequence[str]
-          ) -> tuple[bool, str]:
-    """Whether a note of the backporter's covers what differs, stands below line `low` and above who signs
-    for it; else what is wrong with one."""
+def names(p: Patch) -> set[str]:
+    """The changed files, without their directories."""
+    return {os.path.basename(f.path()) for f in p.changes()}
+
+
+def noted(p: Patch, up: Patch, low: int, signed: Sequence[tuple[int, str]], added: Sequence[str],
+          verdict: Verdict) -> tuple[bool, str]:
+    """Whether notes of the backporter's cover what differs, stand below line `low` and above who signs
+    for them; else what is wrong with one."""
     old = {text for _, text in msg.notes(up.message)}
     mine = [(at, text) for at, text in msg.notes(p.message) if text not in old]
     final = signed[-1][0] if signed else len(msg.body_lines(p.message))     # a queue that nobody signs yet
-    ours, theirs = ({f.path() for f in q.changes()} for q in (p, up))
-    names = {path: path.rsplit("/", 1)[-1] for path in ours | theirs}
-    if theirs and not {names[x] for x in ours} & {names[x] for x in theirs}:
+    differ = {os.path.basename(path) for path in verdict.paths}
+    if up.changes() and not names(p) & names(up):
         return False, "a note does not cover another change" if mine else ""
     wrong = ""
+    covered: set[str] = set()
+    good = []
     for at, text in mine:
         who = text[1:].partition(":")[0]
-        files = {x.rsplit("/", 1)[-1] for x in re.findall(r"[\w./-]+\.[a-zA-Z]\w{0,4}\b", text)}
         if not low < at < final:
             wrong = f"a note stands in the wrong place: {text}"
         elif added and not (VERSION.fullmatch(who) or any(msg.signed_by(who, x) for x in added)):
             wrong = f"a note by {who.strip()}, who did not sign off: {text}"
-        elif files and not files & set(names.values()):
-            wrong = f"a note about another file: {text}"
+        elif verdict.status == MISMATCH and msg.of_context(text):
+            wrong = f"a note of context alone, but changed lines differ: {text}"
         else:
-            return True, text
-    return False, wrong
+            good.append(text)
+            covered |= msg.files(text) or differ
+    if good and not differ <= covered:
+        return False, f"no note covers {', '.join(sorted(differ - covered))}: {' '.join(good)}"
+    return bool(good), " ".join(good) or wrong
 
 
 def turned(f: FileChange) -> FileChange:

@@ -66,7 +66,8 @@ SQUASHED = re.compile(r"\b(?:squash(?:e[ds])?|fold(?:s|ed)?|incorporate[ds]?|inc
 NEGATED = re.compile(r"\b(?:not|no|without|lacks?|missing|omit\w*|exclud\w*|cannot|to be|will|would|"
                      r"should|could|"
                      r"later|drop\w*|remov\w*)\b|n't\b", re.I)
-TAG = re.compile(r"^([A-Za-z]+(?:-[A-Za-z]+)*-by|fixes|link|closes|cc):\s*(\S.*?)\s*$", re.I)
+TAG = re.compile(r"^([^\W\d_]+(?:-[^\W\d_]+)*-by|fixes|link|closes|cc):\s*(\S.*?)\s*$", re.I)
+LOOKS = str.maketrans("\u2010\u2011\u2012\u2013\u2014\u2212\uff0d\uff1a", "-------:")
 TRAILER = re.compile(r"^[A-Za-z][A-Za-z0-9-]*-by:\s", re.I)
 
 DOWNSTREAM = ("UBUNTU", "SAUCE", "NVIDIA", "UPSTREAM", "BACKPORT", "FROMLIST", "FROMGIT", "FROMEXTERN",
@@ -204,6 +205,25 @@ def has_words(why: str) -> bool:
     return len(words) > 1 or any(len(w) > 3 or ord(w[0]) > 0x2e80 for w in words)
 
 
+# what a note of context alone says
+CONTEXT_WORDS = re.compile(r"(?:context\w*|conflict\w*|adjust\w*|resolv\w*|fix\w*|fuzz\w*|offset\w*|minor|"
+                           r"trivial\w*|clean\w*|surrounding|pick\w*|cherry|appl\w+|change\w*|lines?|"
+                           r"only|just|the|in|for|of|a|to|due|and|up|no)", re.I)
+FILE = re.compile(r"[\w./-]*\w\.(?:[chS]|cc|cpp|cxx|hh|hpp|rs|go|java|py|pl|sh|rst|txt|md|dtsi?|ya?ml|json|"
+                  r"toml|mk|am|ac|in|xml)\b")
+
+
+def of_context(note: str) -> bool:
+    """Whether a note speaks of context alone."""
+    words = re.findall(r"[^\W\d_]+", note[1:-1].partition(":")[2])
+    return bool(words) and all(map(CONTEXT_WORDS.fullmatch, words))
+
+
+def files(note: str) -> set[str]:
+    """The files that a note names, without their directories."""
+    return {x.rsplit("/", 1)[-1] for x in FILE.findall(note)}
+
+
 def signed_by(name: str, identity: str) -> bool:
     """Whether a note's `name` is a sign-off's: a part of name or address, or initials and a part."""
     who, _, mail = identity.partition("<")
@@ -325,9 +345,10 @@ def odd(text: str) -> set[str]:
 
 
 def tags(message: str) -> list[tuple[int, str, str]]:
-    """(line, name, value) of the trailers that people and tools go by, without sign-offs."""
-    return [(at, m[1].lower(), squeeze(m[2])) for at, text in enumerate(body_lines(message))
-            if (m := TAG.match(text)) and not SIGNED.match(text)]
+    """(line, name, value) of the trailers that people and tools go by, or that look so; no sign-offs."""
+    return [(at, text[:m.end(1)].lower(), squeeze(text[m.start(2):]))
+            for at, text in enumerate(body_lines(message))
+            if (m := TAG.match(text.translate(LOOKS))) and not SIGNED.match(text)]
 
 
 def prose(message: str) -> str:

@@ -120,7 +120,10 @@ class Pairing:
                                              for u in targets)] or targets
         if len({t.up.key() if t.up else t.said() for t in own}) > 1:
             row.named = ", ".join(t.said()[:12] for t in own)
-            lost = [t for t in own if t.up is None]
+            if (lost := [t for t in own if t.up is None]) and len(lost) < len(own):
+                row.unresolved(f"{lost[0].why}: nothing tells whether it stands in between, or is another "
+                               "origin")
+                return
             row.unresolved((f"{lost[0].why}; and " if lost else "")
                            + f"{len(own)} provenance lines name different origins: "
                            + ", ".join(t.origin.text for t in own),

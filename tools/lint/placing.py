@@ -22,6 +22,7 @@ CPP = re.compile(r"\.dtsi?$")
 SECTION = re.compile(rb"\[[^\]]+\]\s*$")
 ALNUM = re.compile(rb"\w")
 HEADING = re.compile(rb"(?:\w.*|\S.*{)(?<!;)\s*$")
+NO_BLOCK = re.compile(rb"\s*(?:#(?!.*{\s*$)|/[*/])")      # a directive or a comment
 FAR = 400               # lines of agreement beyond which one place is as close as another
 
 Chain = tuple[bytes, ...]
@@ -82,7 +83,7 @@ class Scopes:
             if not indent:
                 break
             text = self.lines[i]
-            if HEADING.search(text) and depth(text) < indent and not CONDITION.match(text):
+            if HEADING.search(text) and depth(text) < indent and not NO_BLOCK.match(text):
                 out.append(i)
                 indent = depth(text)
         return ([t] if t >= 0 else []) + out[::-1]
@@ -104,7 +105,7 @@ class Scopes:
         end = i + 1
         while end < len(self.lines):
             text = self.lines[end]
-            if text.strip() and depth(text) <= depth(self.lines[i]) and not CONDITION.match(text) \
+            if text.strip() and depth(text) <= depth(self.lines[i]) and not NO_BLOCK.match(text) \
                     and not (self.heads and (text[:1] == b"{" or re.match(rb"\s*\w+:\s*$", text))):
                 break
             end += 1

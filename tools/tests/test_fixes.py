@@ -337,7 +337,7 @@ def files(h: History) -> list[Path]:
 
 
 def reference_cache(h: History) -> Path:
-    return next(f for f in files(h) if f.read_bytes().startswith(b"lint cache 3\tfixes"))
+    return next(f for f in files(h) if f.read_bytes().startswith(b"lint cache 4\tfixes"))
 
 
 def test_cache_is_appended_to(h: History, tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_a_damaged_cache_is_rebuilt(h: History, damage: str) -> None:
     path.write_bytes({
         "cut": data[:-5], "flipped": data.replace(b"foo: A", b"foo: B"), "empty": b"",
         "garbage": os.urandom(4000),
-        "other version": data.replace(b"cache 3", b"cache 1"),
+        "other version": data.replace(b"cache 4", b"cache 1"),
         "half a record": data[:data.index(b"\nF\t") + 20],
         "half an append": data + b"F\tdead", "two seals": data + data[data.rindex(b"=\t"):]}[damage])
     assert h.missing() == {f, g}
@@ -520,6 +520,69 @@ def test_white_space_that_means_something(h: History) -> None:
     h.local_tree.update({**only, "p.py": (FILE, b"if a:\n    b()\nd()\nc()\n")})
     h.here = h.local.commit(h.local_tree, f"SAUCE: ours\n\nSigned-off-by: {BOB}\n", [h.here])
     assert h.missing() == {f}
+
+
+def test_a_revert_that_names_only_the_subject(h: History) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a, "foo: mend a")
+    h.pick(a)
+    h.pick(f)
+    h.subjects[""] = 'Revert "foo: something else"'
+    h.pick("", "")
+    assert h.missing() == set()
+    h.subjects[""] = 'Revert "foo: mend a"'
+    h.pick("", "")
+    assert h.missing() == {f}
+    start, h.base = h.base, h.here              # also when that was below the range
+    h.pick(a)
+    assert h.missing() == {f}
+    h.base = start
+    h.pick(f)
+    assert h.missing() == set()                 # picked again
+
+
+def test_upstream_s_revert_that_names_only_the_subject(h: History) -> None:
+    a = h.add("foo: A")
+    h.add('Revert "foo: B"', "It broke.\n")     # of an earlier one
+    b = h.add("foo: B")
+    r = h.add('Revert "foo: A"', "It broke.\n")
+    h.pick(a)
+    h.pick(b)
+    assert h.missing() == {r}
+
+
+def merge(h: History, body: str, fix: str, kept: bool = True) -> None:
+    """A side branch with a pick of a fix, or of nothing, merged; `kept`: with what it brings."""
+    line = f"(cherry picked from commit {fix})\n" if fix else ""
+    side = h.local.commit({**h.local_tree, "side": (FILE, b"1\n")},
+                          f"SAUCE: side\n\n{line}Signed-off-by: {BOB}\n", [h.here])
+    h.pick("", "")
+    if kept:
+        h.local_tree["side"] = (FILE, b"1\n")
+    h.here = h.local.commit(h.local_tree, f"Merge branch 'side'\n\n{body}Signed-off-by: {BOB}\n",
+                            [h.here, side])
+    h.local.ref("heads/master", h.here)
+
+
+def test_a_merge_is_no_pick(h: History) -> None:
+    a = h.add("foo: A")
+    f, g = h.fix(a), h.fix(a)
+    h.pick(a)
+    merge(h, f"(cherry picked from commit {f})\n", g)
+    assert h.missing() == {f}                   # the side branch's own is there
+    h.base = h.here
+    h.pick(a)
+    assert h.missing() == {f}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_a_merge_dropped_is_not_called_present(h: History, kept: bool) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a)
+    h.pick(a)
+    merge(h, "", f, kept)
+    errors = [x["kind"] for x in h.run().data["findings"] if x["level"] == "error"]
+    assert errors == ([] if kept else ["merge"])
 
 
 @pytest.mark.parametrize("tag", ["drv: add b", '("drv: add b")', '{6} ("drv: add b")'])

@@ -890,6 +890,14 @@ BLOCKS: dict[str, tuple[str, str, str, str, str, str]] = {
                   "\treturn 0;\n}\n", "\tget();\n", "\tmore();\n"),
     "if branch": ("a.c", "int a(void)\n{\n", "\tif (is_NAME()) {\n\t\tget();\n\t\tput();\n\t}\n",
                   "\treturn 0;\n}\n", "\t\tget();\n", "\t\tmore();\n"),
+    "struct": ("a.h", "#ifndef A\n#define A\n\n", "struct NAME {\n\tint get;\n\tint put;\n};\n\n",
+               "#endif\n", "\tint get;\n", "\tint more;\n"),
+    "label": ("a.c", "int a(void)\n{\n\tx();\n", "err_NAME:\n\tget();\n\tput();\n", "\treturn 1;\n}\n",
+              "\tget();\n", "\tmore();\n"),
+    "shell function": ("a.sh", "#!/bin/sh\n\n", "NAME() {\n\tget\n\tput\n}\n\n", "run\n", "\tget\n",
+                       "\tmore\n"),
+    "object": ("a.json", "{\n", "  \"NAME\": {\n    \"get\": 1,\n    \"put\": 2\n  },\n",
+               "  \"end\": 0\n}\n", "    \"get\": 1,\n", "    \"more\": 3,\n"),
     "section": ("a.ini", "# a\n", "[NAME]\nget = 1\nput = 2\n\n", "[end]\nx = 1\n", "get = 1\n",
                 "more = 3\n"),
 }
@@ -1025,6 +1033,246 @@ series_case("defect", "a posted series reordered", PAIR[::-1], ["match", "reorde
 def _(b: Branch) -> Want:
     b.pick("const", both(b.world.ups["const"].edit, b.world.ups["getter"].edit), line="")
     return Want(["MISMATCH", "missing"], ["MISMATCH", "missing"], code=1, args=mbox(b, (6, PAIR, b"", b"")))
+
+
+# --- more ways to be wrong, each beside the honest one ------------------------------------------------------
+
+def of_file(b: Branch, path: str, *texts: str) -> str:
+    """Upstream's file before and after, the branch's before and after."""
+    return pair_of(b, *({path: (FILE, t.encode())} for t in texts))
+
+
+NESTED = {"a.py": ("def a(x):\n    if x:\n        get()\n        put()\n    return 0\n",
+                   "        put()\n", "        more()\n", "    more()\n"),
+          "a.yaml": ("a:\n  get: 1\n  put: 2\nb: 3\n", "  put: 2\n", "  more: 4\n", "more: 4\n")}
+
+
+def nested_case(truth: str, name: str, path: str, own: str, right: bool) -> None:
+    @case(truth, f"{name}: {path}")
+    def build(b: Branch) -> Want:
+        text, after, there, astray = NESTED[path]
+        up, here = (text.replace(after, after + line) for line in (there, there if right else astray))
+        spec = of_file(b, path, text, up, own + text, own + here)
+        return Want(["fine"], local=spec) if right else Want(["MISMATCH"], ["MISMATCH"], code=1, local=spec,
+                                                             says="in another block")
+
+
+for nest in NESTED:
+    nested_case("defect", "moved to another block by its indentation alone", nest, "", False)
+    nested_case("defect", "the same in a file that has lines of its own", nest, "# ours\n", False)
+    nested_case("honest", "where indentation nests, upstream's", nest, "# ours\n", True)
+
+
+@case("defect", "white space changed, and one of two twins")
+def _(b: Branch) -> Want:
+    local = of_blocks("function", "own1 own2", "own2")
+    local["a.c"] = (FILE, local["a.c"][1].replace(b"\tmore", b"        more"))
+    return Want(["ask a person"], ["ask a person"], code=1, local=pair_of(
+        b, of_blocks("function", "vf"), of_blocks("function", "vf", "vf"),
+        of_blocks("function", "own1 own2"), local))
+
+
+def below(name: str, line: str) -> None:
+    """What is no block stands above the change, elsewhere than upstream."""
+    @case("honest", name)
+    def build(b: Branch) -> Want:
+        up, base = (f"int a(int x)\n{{\n out:\n\tfirst();\n{above}\tget();\n\tput();\n{after}"
+                    "\treturn 0;\n}\n"
+                    for above, after in (("", line + "\n"), (line + "\n", "")))
+        return Want(["fine"], local=of_file(b, "a.c", up, up.replace("get();\n", "get();\n\tmore();\n"),
+                                            base, base.replace("get();\n", "get();\n\tmore();\n")))
+
+
+below("a directive above that stands elsewhere upstream", "#undef P")
+below("a comment above that stands elsewhere upstream", "/* see the manual */")
+
+
+@case("defect", "a hunk in the #else of its #if")
+def _(b: Branch) -> Want:
+    text = "int a(void)\n{\n#ifdef A\n\tget();\n\tput();\n#else\n\tget();\n\tput();\n#endif\n}\n"
+    first, second = (text.replace(f"{x}\n\tget();\n", f"{x}\n\tget();\n\tmore();\n")
+                     for x in ("#ifdef A", "#else"))
+    return Want(["MISMATCH"], ["MISMATCH"], code=1, local=of_file(
+        b, "a.c", text, first, "/* ours */\n" + text, "/* ours */\n" + second))
+
+
+def lost_line(truth: str, what: str, kind: str, at: str) -> None:
+    """Upstream removes a line of vf; the branch has a twin with the same one."""
+    @case(truth, f"{what}: {kind}")
+    def build(b: Branch) -> Want:
+        bad = [] if truth == "honest" else ["MISMATCH"]
+        return Want(bad or ["fine"], bad, code=len(bad), local=pair_of(
+            b, of_blocks(kind, "vf", "vf"), of_blocks(kind, "vf"),
+            of_blocks(kind, "vf own", "vf own"), of_blocks(kind, "vf own", at)))
+
+
+for block in ("function", "case", "#if block", "struct"):
+    lost_line("defect", "a line removed from the twin", block, "vf")
+    lost_line("honest", "a line removed beside a twin", block, "own")
+
+
+@case("defect", "one of three equal steps, where upstream has two")
+def _(b: Branch) -> Want:
+    step = "\tif (step())\n\t\treturn 1;\n"
+    up, here = (f"int a(void)\n{{\n{step * n}{{}}\treturn 0;\n}}\n".replace("{}", "%s") for n in (2, 3))
+    late = here.replace(step * 3, step * 2 + "\tmore();\n" + step)
+    return Want(["ask a person"], ["ask a person"], code=1, local=of_file(
+        b, "a.c", up % "", up.replace(step * 2, step + "\tmore();\n" + step) % "", here % "", late % ""))
+
+
+@case("defect", "a link that is a plain file here")
+def _(b: Branch) -> Want:
+    c = b.world.branch({**b.tree, "current": (FILE, b"drivers/foo")})
+    c.pick("link", put("current", "drivers/foo2"))
+    return Want(["MISMATCH"], ["MISMATCH"], code=1, local=c.range())
+
+
+def removed(truth: str, name: str, data: bytes, status: str) -> None:
+    @case(truth, name)
+    def build(b: Branch) -> Want:
+        c = b.world.branch({**b.tree, "scripts/foo.sh": (FILE, data)})
+        c.pick("rmfile")
+        bad = [] if truth == "honest" else [status]
+        return Want([status], bad, code=len(bad), local=c.range())
+
+
+removed("defect", "a removed file that was quite another one here", b"all of it\nis of our own\n",
+        "ask a person")
+removed("honest", "a removed file that had a line of the branch's own",
+        b"#!/bin/sh\nset -e\necho foo\necho ours\n", "context")
+
+
+def twice(truth: str, name: str, second: str, kinds: list[str]) -> None:
+    """A pick of mainline's, then one of stable's."""
+    @case(truth, name)
+    def build(b: Branch) -> Want:
+        w = b.world
+        u, tree = w.ups[second], dict(w.up.trees[w.refactored])
+        u.edit(tree)
+        text = u.message.replace("\n\n", f"\n\n[ Upstream commit {u.oid} ]\n\n", 1) \
+            + f"Signed-off-by: {MIKE}\n"
+        stable = w.up.commit(tree, text, [w.refactored])
+        w.up.ref(f"tags/v{len(w.up.trees)}", stable)
+        b.pick("include")
+        b.commit(text + f"(cherry picked from commit {stable})\nSigned-off-by: {BOB}\n", u.edit)
+        return Want(["fine", "fine"], kinds, code=len(kinds))
+
+
+twice("defect", "picked from mainline and again from stable", "include", ["duplicate"])
+twice("honest", "one picked from mainline, another from stable", "getter", [])
+
+
+def merge_said(truth: str, name: str, body: str) -> None:
+    @case(truth, name)
+    def build(b: Branch) -> Want:
+        w = b.world
+        u, side = w.ups["docs"], dict(b.tree)
+        u.edit(side)
+        text = u.message + f"(cherry picked from commit {u.oid})\nSigned-off-by: {BOB}\n"
+        other = w.local.commit(side, text, [b.base], committer=BOB)
+        b.pick("const")
+        u.edit(b.tree)
+        said = message("Merge branch 'docs'", body.format(w.ups["getter"].oid), signed=(BOB,))
+        b.commit(said,
+                 parents=[b.parents[0], other])
+        bad = ["merge"] if truth == "defect" else []
+        return Want(sorted([MATCH, MATCH, "N/A"]), bad, code=len(bad))
+
+
+merge_said("defect", "a merge that says it was picked", "(cherry picked from commit {})")
+merge_said("honest", "a merge that lists what it brings", "* docs:\n  foo: Say more about errors")
+
+NO_HEADER = both(sub(C, "static int foo_reset(", ADOPT + "static int foo_reset("),
+                 sub(C, "\tret = foo_reset(foo);\n",
+                     "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n"))
+defect("a note about one file, and a difference in another", "adopt", "MISMATCH", ["MISMATCH"],
+       edit=NO_HEADER, note="bob: foo.c has slower silicon")
+honest("a note about the file that differs", "adopt", "noted", edit=NO_HEADER,
+       note="bob: foo.h is not public here")
+honest("a note that names a version and a member", "const", "noted", edit=BAD_CONST,
+       note="bob: 6.12.y has foo.base, and slower silicon")
+note_case("defect", "a note of context alone over a changed line", "[bob: adjusted the context]")
+note_case("defect", "a note of a clean pick over a changed line", "[bob: minor conflicts resolved]")
+note_case("honest", "a note of context and of the change", "[bob: adjusted context, and wait longer here]")
+said_case("defect", "SAUCE under upstream's subject, with another constant", unnamed, ["unclaimed"],
+          status="N/A", local="UBUNTU: SAUCE: foo: Wait longer", edit=BAD_CONST)
+said_case("honest", "SAUCE under upstream's subject, and noted",
+          lambda m, h: unnamed(m, h).replace(B, f"[bob: a workaround, not that change]\n{B}"), [],
+          status="N/A", local="UBUNTU: SAUCE: foo: Wait longer", edit=BAD_CONST)
+said_case("defect", "a forged tag with a look-alike hyphen",
+          lambda m, h: m.replace("Acked-by", "Reviewed\u2010by: Eve <eve@x.example>\nAcked-by"), ["tag"])
+said_case("honest", "a dash in the backporter's text",
+          lambda m, h: m.replace("is slow.\n", "is slow.\n\nDone by \u2010 and for \u2010 us: always.\n"), [])
+said_case("defect", "upstream's author signs again in the backporter's place",
+          lambda m, h: m.replace(B, A), ["sob-own"])
+said_case("defect", "a sign-off without an address", lambda m, h: m.replace(B, "Signed-off-by: Bob\n"),
+          ["sob-own"])
+said_case("honest", "a sign-off with another name and address",
+          lambda m, h: m.replace(B, "Signed-off-by: Ren\u00e9 D. <rd@distro.example>\n"), [])
+
+
+def noted_revert(truth: str, name: str, edit: Edit) -> None:
+    @case(truth, name)
+    def build(b: Branch) -> Want:
+        first = b.pick("adopt")
+        b.commit(f'Revert "foo: Adopt a running device"\n\nThis reverts commit {first}.\n\n'
+                 f"[bob: the header stays, others use it]\nSigned-off-by: {BOB}\n", edit)
+        bad = ["revert"] if truth == "defect" else []
+        return Want(["context", "N/A"], bad, code=len(bad))
+
+
+noted_revert("defect", "a noted revert that changes other files", put("x", "y\n"))
+noted_revert("honest", "a noted revert that keeps a part",
+             both(sub(C, ADOPT, ""),
+                  sub(C, "\tret = foo_adopt(foo);\n\tif (ret)\n\t\tret = foo_reset(foo);\n",
+                      "\tret = foo_reset(foo);\n")))
+defect("conflict markers under a note", "const", "noted", ["conflict"], note="bob: larger for our silicon",
+       edit=sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\n<<<<<<< HEAD\n"))
+
+
+@case("honest", "a text about conflict markers, and noted")
+def _(b: Branch) -> Want:
+    w, text = b.world, "Conflicts\n\n<<<<<<< HEAD\nours\n"
+    tree = {**w.up.trees[w.tip], "a.txt": (FILE, text.encode())}
+    up = w.up.commit(tree, message("a: Say what a conflict is"), [w.tip])
+    w.up.ref(f"tags/v{len(w.up.trees)}", up)
+    b.commit(message("a: Say what a conflict is") + f"(cherry picked from commit {up})\n"
+             f"[bob: theirs is of use here]\nSigned-off-by: {BOB}\n", put("a.txt", text + "theirs\n"))
+    return Want(["noted"])
+
+
+def release(truth: str, name: str, edit: Edit) -> None:
+    @case(truth, name)
+    def build(b: Branch) -> Want:
+        both(put("Makefile", "SUBLEVEL = 6\n"), put("VERSION", "6.12.6\n"))(b.tree)
+        c = b.world.branch(b.tree)
+        c.commit(message("Linux 6.12.7", signed=(BOB,)),
+                 both(put("Makefile", "SUBLEVEL = 7\n"), put("VERSION", "6.12.7\n"), edit))
+        status = "ask a person" if truth == "defect" else "N/A"
+        return Want([status], [status] * (truth == "defect"), code=int(truth == "defect"),
+                    args=("--exempt", r"^Linux \d"), local=c.range())
+
+
+release("defect", "a release commit that changes code", BAD_CONST)
+release("honest", "a release commit that stamps two files", lambda t: None)
+
+
+@case("defect", "a pick that calls itself a revert")
+def _(b: Branch) -> Want:
+    b.pick("const", subject='Revert "foo: Wait longer"')
+    return Want(["N/A"], ["revert"], code=1)
+
+
+@case("defect", "an intermediate commit that the reference lacks")
+def _(b: Branch) -> Want:
+    u = b.world.ups["const"]
+    b.pick("const", line=f"(cherry picked from commit {u.oid})\n(cherry picked from commit {'dead' * 10})\n")
+    return Want(["unresolved"], ["unresolved"], code=1, says="in between")
+
+
+defect("a rename whose edit is lost", "rename", "MISMATCH", ["MISMATCH"],
+       edit=both(lambda t: t.__setitem__("Documentation/devices/foo.rst", t["Documentation/foo.rst"]),
+                 drop("Documentation/foo.rst")))
 
 
 # --- the run ---------------------------------------------------------------------------------------
