@@ -218,8 +218,8 @@ def names(p: Patch) -> set[str]:
 
 def noted(p: Patch, up: Patch, low: int, signed: Sequence[tuple[int, str]], added: Sequence[str],
           verdict: Verdict) -> tuple[bool, str]:
-    """Whether notes of the backporter's cover what differs, stand below line `low` and above who signs
-    for them; else what is wrong with one."""
+    """Whether a note of the backporter's covers what differs, stands below line `low` and above who signs
+    for it; else what is wrong with one."""
     old = {text for _, text in msg.notes(up.message)}
     mine = [(at, text) for at, text in msg.notes(p.message) if text not in old]
     final = signed[-1][0] if signed else len(msg.body_lines(p.message))     # a queue that nobody signs yet
@@ -227,8 +227,6 @@ def noted(p: Patch, up: Patch, low: int, signed: Sequence[tuple[int, str]], adde
     if up.changes() and not names(p) & names(up):
         return False, "a note does not cover another change" if mine else ""
     wrong = ""
-    covered: set[str] = set()
-    good = []
     for at, text in mine:
         who = text[1:].partition(":")[0]
         if not low < at < final:
@@ -237,12 +235,11 @@ def noted(p: Patch, up: Patch, low: int, signed: Sequence[tuple[int, str]], adde
             wrong = f"a note by {who.strip()}, who did not sign off: {text}"
         elif verdict.status == MISMATCH and msg.of_context(text):
             wrong = f"a note of context alone, but changed lines differ: {text}"
+        elif msg.files(text) and not msg.files(text) & differ:
+            wrong = f"a note about another file than {', '.join(sorted(differ))}: {text}"
         else:
-            good.append(text)
-            covered |= msg.files(text) or differ
-    if good and not differ <= covered:
-        return False, f"no note covers {', '.join(sorted(differ - covered))}: {' '.join(good)}"
-    return bool(good), " ".join(good) or wrong
+            return True, text
+    return False, wrong
 
 
 def turned(f: FileChange) -> FileChange:

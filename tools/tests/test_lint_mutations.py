@@ -6,6 +6,7 @@ and the kinds of the findings.  The table at the end shows kind by kind.
 """
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -788,6 +789,8 @@ said_case("defect", "any prefix before SAUCE", unnamed,
           ["unresolved"], status="unresolved", local="RANDOM: SAUCE: foo: Wait longer")
 said_case("defect", "a no-break space behind SAUCE", unnamed,
           ["unresolved"], status="unresolved", local="UBUNTU:\u00a0SAUCE: foo: Wait longer")
+said_case("defect", "a look-alike letter in SAUCE", unnamed,
+          ["unresolved"], status="unresolved", local="S\u0410UCE: foo: Wait longer")
 said_case("defect", "SAUCE over upstream's change", unnamed,
           ["unclaimed"], status="N/A", local="UBUNTU: SAUCE: foo: Be patient")
 
@@ -1489,6 +1492,8 @@ def test_bad_git_is_never_green(world: World, tmp_path: Path, name: str) -> None
     assert r.code == (2 if "missing" in name or "ambiguous" in name else 3), (r.code, r.out, r.err)
     assert r.err.startswith("error: ") and "; next: " in r.err and "Traceback" not in r.err, r.err
     assert '"match"' not in r.out
+    command = re.search(r"fails at (\S+-\S+)", name)
+    assert not command or f"git {command[1]} failed" in r.err, r.err
     TABLE[f"git {name}"] = *TABLE[f"git {name}"][:3], True
 
 
