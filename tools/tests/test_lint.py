@@ -274,6 +274,25 @@ def test_the_documented_hook(world: World, tmp_path: Path) -> None:
     assert "MISMATCH" in push("0" * 40, BASE=b.base)[1]
 
 
+def test_the_documented_job_is_not_the_branch_s_own(tmp_path: Path) -> None:
+    """Whoever edits the tool in a pull request does not edit the judge."""
+    text = (TOP / "Documentation/lint-reference.rst").read_text()
+    job = text.split("    # .github", 1)[1].split("\nGitLab", 1)[0]
+    fetch = re.search(r"- run: (mkdir tool .*)", job)
+    block = re.search(r"name: compare\n +run: \|\n((?: {14}.*\n)+)", job)
+    assert fetch and block and "pull_request_target" in job
+    r = Repo(tmp_path / "branch")
+    tree: Tree = {f"tools/lint/{f.name}": (FILE, f.read_bytes()) for f in (TOP / "tools/lint").glob("*.py")}
+    base = r.commit(tree, message("Start"), [])
+    tree["tools/lint/__main__.py"] = (FILE, b"print('all is well')\n")
+    r.ref("heads/master", r.commit(tree, message("lint: Improve"), [base]))
+    env = {**os.environ, "BASE": base, "RANGE": f"{base}..master", "PYTHONPATH": "tool",
+           "LINUX_GIT": "branch", "GITHUB_STEP_SUMMARY": "summary", "XDG_CACHE_HOME": str(tmp_path)}
+    p = subprocess.run(["sh", "-c", f"{fetch[1]}\n{block[1]}"], cwd=tmp_path, env=env, capture_output=True,
+                       text=True)
+    assert p.returncode == 1 and "names no upstream commit" in (tmp_path / "comment.md").read_text(), p.stderr
+
+
 @pytest.mark.parametrize("columns", [200, 100, 72, 40])
 def test_a_terminal_gets_colours_and_a_table_that_fits(world: World, mixed: str, columns: int) -> None:
     main, child = pty.openpty()
