@@ -156,7 +156,9 @@ def scenarios() -> int:
     jobs = []
     for name, uefi in itertools.product(["default_defconfig", *names], (False, True)):
         conf = config.load(name)
-        if conf["CRASH_UEFI"] and not uefi or conf["CRASH_NOT_COHERENT"] and uefi:
+        # With ACPI the devices of 6.12 wait for the driver of an SMMU that is off, for ever.
+        device_tree = conf["CRASH_NOT_COHERENT"] or conf["CRASH_REFUSAL"] == judge.SMMU_OFF
+        if conf["CRASH_UEFI"] and not uefi or device_tree and uefi:
             continue            # the scenario is of one firmware
         row = name.removesuffix("_defconfig") + "-uefi" * uefi
         jobs.append(Job(row, name, f"make scenarios BASE={base} ONLY={row}", {"uefi": uefi}))
