@@ -22,7 +22,7 @@ from typing import Any
 
 from ...common import ENVIRONMENT, TOP, USAGE, Err, beside, cache_dir, full, lock, say, stage, write
 from ...crash.guest import compile_init
-from ...kernel.build import overlay
+from ...kernel import build
 from ...queue import config, deps
 from ...queue.store import Store
 
@@ -47,7 +47,7 @@ def delay_patch() -> bytes:
     """The test-only delay as one patch for git am: its files, in the patch that builds them."""
     head, _, rest = PATCH.read_text().partition("diff --git")
     new = []
-    for name, data in sorted(overlay().items()):
+    for name, data in sorted(build.overlay().items()):
         lines = data.decode().splitlines()
         new.append(f"diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n"
                    f"@@ -0,0 +1,{len(lines)} @@\n" + "".join(f"+{line}\n" for line in lines))
