@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import stat
 from collections import Counter
@@ -20,7 +21,7 @@ LEFT_OUT = "upstream changes it, the local commit does not"
 SHOWN = 60              # lines of a difference that a report shows
 KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "link", GITLINK: "submodule"}
 NESTS = re.compile(r"\.(?:py[ix]?|ya?ml|rst)$")             # indentation alone says what a line belongs to
-MARKER = re.compile(rb"(?:<{7}|\|{7}|>{7})(?: |$)")        # of a conflict
+MARKER = re.compile(rb"^(?:<{7}|\|{7}|>{7})(?: .*)?$", re.M)       # of a conflict
 RANK = {MATCH: 0, CONTEXT: 1, WHITESPACE: 2, ASK: 3, UNPROVEN: 4, MISMATCH: 5}
 
 
@@ -200,10 +201,9 @@ def markers(p: Patch) -> Counter[bytes]:
     for f in p.changes():
         sides = f.sides()
         f.drop()
-        old, new = (split(x or b"") for x in sides) if sides else (
-            [t for h in f.hunks for t in h.old()], [t for h in f.hunks for t in h.new()])
-        out.update(filter(MARKER.match, new))
-        out.subtract(filter(MARKER.match, old))
+        old, new = sides or (b"".join(t for h in f.hunks for t in lines(h)) for lines in (Hunk.old, Hunk.new))
+        out.update(MARKER.findall(new or b""))
+        out.subtract(MARKER.findall(old or b""))
     return +out
 
 
@@ -349,9 +349,10 @@ def moved_functions(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, path: str) -
 
 def deleted(up: bytes, local: bytes, path: str) -> tuple[str, str]:
     """A file that both sides delete, not quite the same."""
-    if alike(up, local):
-        return CONTEXT, f"{path}: deleted with other content"
-    return ASK, f"{path}: the file that is deleted here is quite another one"
+    if not any(map(is_binary, (up, local))) and min(len(split(up)), len(split(local))) > 1 \
+            and not alike(up, local):
+        return ASK, f"{path}: the file that is deleted here is quite another one"
+    return CONTEXT, f"{path}: deleted with other content"
 
 
 def whitespace(sides: tuple[Lines, Lines, Lines, Lines], path: str, local: bytes, up: bytes
@@ -469,12 +470,14 @@ def difference(path: str, up0: Lines, up1: Lines, lo0: Lines, lo1: Lines) -> str
         return f"{path}: {LEFT_OUT}"
     if why := wordy(path, signed(up0, theirs), signed(lo0, mine)):
         return why
-    ha, hb = Heads(up0), Heads(lo0)
-    for u, d in zip(theirs, mine) if len(theirs) == len(mine) else ():
-        a, b = ha.at(u.start), hb.at(d.start)
-        if a != b and a and b:
+    there, here = (Counter((x, heads.at(e.start)) for e in cut for x in signed(old, [e]))
+                   for old, cut, heads in ((up0, theirs, Heads(up0)), (lo0, mine, Heads(lo0))))
+    for (x, b), (y, a) in itertools.product(here - there, there - here):
+        if x == y and a and b:
             return f"{path}: the same lines, but in {show(b)} instead of {show(a)}"
-    return f"{path}: the same lines, but at another place (line {mine[0].start + 1})"
+    known = [(up0[e.start:e.end], e.new) for e in theirs]
+    other = next((e for e in mine if (lo0[e.start:e.end], e.new) not in known), mine[0])
+    return f"{path}: the same lines, but at another place (line {other.start + 1})"
 
 
 def signed(old: Lines, cut: Sequence[Edit]) -> list[tuple[str, bytes]]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from . import message as msg
 from .compare import ASK, CONTEXT, MATCH, compare, stamped, touching
 from .diffing import rising
-from .gitio import Git, patch_ids
+from .gitio import FetchFailed, Git, patch_ids
 from .judging import Judge, merges
 from .pairing import Pairing
 from .patches import Patch, of_commit
@@ -87,12 +87,13 @@ class Digest:
             merges(self.git, [r for r in self.rows if r.kind == "merge"])
         for row in self.rows:
             assert row.local
-            if row.kind in ("sauce", "ubuntu", "revert") and not row.up:
-                judge.alone(row, row.local)
-            if row.kind == "exempt" and (odd := unstamped(row.local)) and not msg.notes(row.local.message):
-                row.status = ASK
-                row.add(ASK, f"exempt by its subject, but changes more than its numbers in {', '.join(odd)}",
-                        "let a person look, and say in a line `[name: why]` what it does")
+            try:
+                if row.kind in ("sauce", "ubuntu", "revert") and not row.up:
+                    judge.alone(row, row.local)
+                elif row.kind == "exempt" and not msg.notes(row.local.message):
+                    exempted(row, row.local)
+            except FetchFailed as e:
+                row.fetch_failed(e)
             if not row.local.legible:
                 row.add("encoding", "the author or the message is not in the encoding that the commit claims "
                         "(UTF-8 by default)", "recode it, or set i18n.commitEncoding and commit again")
@@ -181,6 +182,8 @@ class Digest:
             ids = patch_ids([(git, near), (self.git, [p.commit.oid])])
             git.load_commits(near)
             for o in near:
+                if msg.SAUCE.match(git.commit(o).message) or msg.UBUNTU.match(git.commit(o).message):
+                    continue                            # another branch's
                 same = msg.bare(git.commit(o).message.split("\n")[0]) == msg.bare(p.subject)
                 equal = ids.get(o, "") == ids.get(p.commit.oid) or (
                     same and compare(of_commit(git, o), p).status in (MATCH, CONTEXT))
@@ -243,10 +246,13 @@ class Digest:
         return out
 
 
-def unstamped(p: Patch) -> list[str]:
-    """The files of a release commit that change by more than its numbers; a single one is its own."""
+def exempted(row: Row, p: Patch) -> None:
+    """A release commit changes nothing but its numbers; a single file is its own."""
     files, numbers = p.changes(), set(re.findall(rb"\d+", p.subject.encode()))
-    return [f.path() for f in files if not stamped(f, numbers)] if len(files) > 1 else []
+    if len(files) > 1 and (odd := [f.path() for f in files if not stamped(f, numbers)]):
+        row.status = ASK
+        row.add(ASK, f"exempt by its subject, but changes more than its numbers in {', '.join(odd)}",
+                "let a person look, and say in a line `[name: why]` what it does")
 
 
 # Statuses of patch and subject; all others are bad.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from . import message as msg
 from .compare import (ASK, CONTEXT, MATCH, MISMATCH, UNPROVEN, WHITESPACE, Verdict, compare, interdiff,
                       markers, show)
-from .gitio import Ambiguous, FetchFailed, Git
+from .gitio import Ambiguous, FetchFailed, Git, Person
 from .patches import FileChange, Patch, of_commit
 from .rows import NOTED, REMEDY, Row
 
@@ -60,8 +60,8 @@ class Judge:
         elif row.subject != "match":
             row.add("subject", f"the subject differs from upstream's by {row.subject}: {up.subject!r}",
                     "restore it", "warning")
-        who = p.commit.committer.email if p.commit else ""
-        row.signs = bool(chain.added) or any(f"<{who}>" in x for _, x in signed)
+        who = p.commit.committer if p.commit else None
+        row.signs = bool(chain.added) or any(who and f"<{who.email}>" in x for _, x in signed)
         signatures(row, chain, signed)
         own_signature(row, chain, who, up)
         words(row, p, up, chain.last)
@@ -73,7 +73,8 @@ class Judge:
 
     def alone(self, row: Row, p: Patch) -> None:
         """A SAUCE or UBUNTU commit, or a revert, that names no origin."""
-        unmerged(row, p)
+        if not msg.notes(p.message):
+            unmerged(row, p)
         if not msg.sign_offs(p.message):
             name = row.kind if row.kind == "revert" else row.kind.upper()
             row.add("sob-none", f"a {name} commit without any Signed-off-by", "sign it off")
@@ -140,12 +141,12 @@ def merges(git: Git, rows: Sequence[Row]) -> None:
         if sizes[oid] > 2:
             row.add("merge", "a merge of more than two parents cannot be repeated by machine",
                     "merge one branch after the other")
-        elif row.local and (said := [o.text for o in msg.origins(row.local.message) if o.placed]):
-            row.add("merge", f"a merge is no pick, but says so: {said[0]}",
-                    "name an origin in the picks alone")
         elif oid in odd:
             row.add("merge", "the merge changes more than merging its parents by machine does",
                     "take the change out into a commit of its own, or rebase instead of merging")
+        elif row.local and (said := [o.text for o in msg.origins(row.local.message) if o.placed]):
+            row.add("merge", f"a merge is no pick, but says so: {said[0]}",
+                    "name an origin in the picks alone", "warning")
 
 
 def signatures(row: Row, chain: msg.Chain, signed: Sequence[tuple[int, str]]) -> None:
@@ -171,14 +172,15 @@ def signatures(row: Row, chain: msg.Chain, signed: Sequence[tuple[int, str]]) ->
                     "put it above: who signs off, signs for what it says")
 
 
-def own_signature(row: Row, chain: msg.Chain, committer: str, up: Patch) -> None:
+def own_signature(row: Row, chain: msg.Chain, committer: Person | None, up: Patch) -> None:
     """Whoever carried it over signs with a name and an address of their own."""
     bad = [x for x in chain.added if not re.search(r"\S.*<\S+@\S+>$", x)]
     again = {who for _, who in msg.sign_offs(up.message)}.issuperset(chain.added)
     if bad:
         row.add("sob-own", f"{bad[0]!r} signed off: that is no name with an address",
                 "sign off as `Name <address>`")
-    elif chain.added and again and committer and not any(f"<{committer}>" in x for x in chain.added):
+    elif chain.added and again and committer and not any(
+            f"<{committer.email}>" in x or msg.name_of(x) == committer.name for x in chain.added):
         row.add("sob-own", f"{msg.name_of(chain.added[0])}, who signed upstream, is signed again, but "
                 f"{committer} committed it", "sign off as who carried it over (git commit --amend -s)")
 

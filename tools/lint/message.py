@@ -210,7 +210,7 @@ CONTEXT_WORDS = re.compile(r"(?:context\w*|conflict\w*|adjust\w*|resolv\w*|fix\w
                            r"trivial\w*|clean\w*|surrounding|pick\w*|cherry|appl\w+|change\w*|lines?|"
                            r"only|just|the|in|for|of|a|to|due|and|up|no)", re.I)
 FILE = re.compile(r"[\w./-]*\w\.(?:[chS]|cc|cpp|cxx|hh|hpp|rs|go|java|py|pl|sh|rst|txt|md|dtsi?|ya?ml|json|"
-                  r"toml|mk|am|ac|in|xml)\b")
+                  r"toml|mk|am|ac|in|xml)\b|\b(?:Makefile|Kconfig|Kbuild)\b")
 
 
 def of_context(note: str) -> bool:

@@ -5,6 +5,7 @@ The rule, as lint.rst states it:
 
 1. The blocks around a place (function, class, node, entry, case, branch, #if) are compared by name,
    outermost first.  Where the names part, neither side's block may exist on the other side as well.
+   Comments are no blocks, nor are #if lines around the other side's, which that side lacks.
 2. Where the lines fit at several places, those whose blocks agree best count; of them the place
    whose neighbours upwards and downwards go on alike for longest must be the branch's, and upstream's own
    place must likewise be the closest to the branch's.
@@ -78,6 +79,11 @@ class Scopes:
     def around(self, place: int, indent: int) -> list[int]:
         """The heading lines of the blocks around a line of that indent, outermost first."""
         t, stop = self.top(place)
+        if self.heads and t < 0:            # between functions: in a macro, if in anything
+            k = place
+            while k and self.lines[k - 1].rstrip().endswith(b"\\"):
+                k -= 1
+            return [k] if k < place else []
         out = []
         for i in range(place - 1, stop, -1):
             if not indent:
@@ -164,6 +170,8 @@ class Placing:
         if not k or len(a) == len(b) == k:
             p, q = (list(s.conditions[x]) if s.conditions else [] for s, x in ((up, i), (local, j)))
             n = shared([up.name(x) for x in p], [local.name(x) for x in q])
+            if wraps(up, p, local, q) or wraps(local, q, up, p):
+                return ""
             return self.parted(p[n:n + 1], q[n:n + 1], room)
         return ""
 
@@ -202,6 +210,13 @@ class Placing:
             if not own[2] or theirs[0] > mine[0] or theirs[1] > mine[1] or theirs == mine:
                 doubt = where + "and nothing decides between the two"
         return doubt, False
+
+
+def wraps(a: Scopes, outer: Sequence[int], b: Scopes, inner: Sequence[int]) -> bool:
+    """Whether one side has the other's #if blocks, and around them some that the other lacks (a guard)."""
+    more = outer[:len(outer) - len(inner)]
+    return [a.name(x) for x in outer[len(more):]] == [b.name(x) for x in inner] \
+        and not any(b.where.get(a.lines[x]) for x in more)
 
 
 def say(name: bytes) -> str:

@@ -901,6 +901,8 @@ BLOCKS: dict[str, tuple[str, str, str, str, str, str]] = {
                        "\tmore\n"),
     "object": ("a.json", "{\n", "  \"NAME\": {\n    \"get\": 1,\n    \"put\": 2\n  },\n",
                "  \"end\": 0\n}\n", "    \"get\": 1,\n", "    \"more\": 3,\n"),
+    "macro": ("a.h", "#ifndef A\n#define A\n\n", "#define NAME(x) \\\n\tget(x); \\\n\tput(x)\n\n", "#endif\n",
+              "\tget(x); \\\n", "\tmore(x); \\\n"),
     "section": ("a.ini", "# a\n", "[NAME]\nget = 1\nput = 2\n\n", "[end]\nx = 1\n", "get = 1\n",
                 "more = 3\n"),
 }
@@ -1090,6 +1092,31 @@ below("a directive above that stands elsewhere upstream", "#undef P")
 below("a comment above that stands elsewhere upstream", "/* see the manual */")
 
 
+@case("honest", "a comment between functions, below another one here")
+def _(b: Branch) -> Want:
+    note = "/*\n * What the next one does,\n * in words.\n */\nint last(void)\n{\n\treturn 1;\n}\n"
+    up, base = (functions(*names).decode() + note for names in (("one", "two"), ("two", "one")))
+    return Want(["fine"], local=of_file(b, "a.c", up, up.replace("does,\n", "does,\n * and why,\n"),
+                                        base, base.replace("does,\n", "does,\n * and why,\n")))
+
+
+@case("honest", "a line of a macro, below another prototype here")
+def _(b: Branch) -> Want:
+    macro = "#define MANY(x) \\\n\tone(x); \\\n\ttwo(x); \\\n\tthree(x)\n"
+    first, second = (f"int {name}(int x,\n\tint y);\n" for name in "ab")
+    up, base = first + second + macro, second + first + macro
+    old, new = "two(x); \\\n", "two(x); \\\n\tmore(x); \\\n"
+    return Want(["fine"], local=of_file(b, "a.c", up, up.replace(old, new), base, base.replace(old, new)))
+
+
+@case("honest", "an #if block in a header without a guard here")
+def _(b: Branch) -> Want:
+    base = "#ifdef B\nint b(void);\nint c(void);\n#else\n#define b() 0\n#endif\n"
+    up = f"#ifndef A_H\n#define A_H\n\n{base}\n#endif\n"
+    return Want(["fine"], local=of_file(b, "a.h", up, up.replace("b(void);\n", "b(void);\nint d(void);\n"),
+                                        base, base.replace("b(void);\n", "b(void);\nint d(void);\n")))
+
+
 @case("defect", "a hunk in the #else of its #if")
 def _(b: Branch) -> Want:
     text = "int a(void)\n{\n#ifdef A\n\tget();\n\tput();\n#else\n\tget();\n\tput();\n#endif\n}\n"
@@ -1178,8 +1205,7 @@ def merge_said(truth: str, name: str, body: str) -> None:
         said = message("Merge branch 'docs'", body.format(w.ups["getter"].oid), signed=(BOB,))
         b.commit(said,
                  parents=[b.parents[0], other])
-        bad = ["merge"] if truth == "defect" else []
-        return Want(sorted([MATCH, MATCH, "N/A"]), bad, code=len(bad))
+        return Want(sorted([MATCH, MATCH, "N/A"]), ["merge"] if truth == "defect" else [], code=0)
 
 
 merge_said("defect", "a merge that says it was picked", "(cherry picked from commit {})")
@@ -1202,6 +1228,39 @@ said_case("defect", "SAUCE under upstream's subject, with another constant", unn
 said_case("honest", "SAUCE under upstream's subject, and noted",
           lambda m, h: unnamed(m, h).replace(B, f"[bob: a workaround, not that change]\n{B}"), [],
           status="N/A", local="UBUNTU: SAUCE: foo: Wait longer", edit=BAD_CONST)
+
+
+@case("honest", "SAUCE carried over from an earlier branch")
+def _(b: Branch) -> Want:
+    w, edit = b.world, sub(C, "FOO_RETRIES\t3", "FOO_RETRIES\t7")
+    text = message("UBUNTU: SAUCE: foo: Try harder", signed=(BOB,))
+    tree = dict(w.up.trees[w.tip])
+    edit(tree)
+    w.up.ref(f"tags/v{len(w.up.trees)}", w.up.commit(tree, text, [w.tip]))
+    b.commit(text, edit)
+    return Want(["N/A"])
+
+
+@case("defect", "two lines of two functions put into one")
+def _(b: Branch) -> Want:
+    up = functions("one", "two", "three").decode()
+    right = up.replace("\ta = one_x();\n", "\ta = one_x();\n\tb();\n").replace(
+        "\ta = two_x();\n", "\ta = two_x();\n\tc();\n")
+    astray = up.replace("\ta = two_x();\n", "\ta = two_x();\n\tb();\n\tc();\n")
+    return Want(["MISMATCH"], ["MISMATCH"], code=1, says="in 'int two(void)' instead of 'int one(void)'",
+                local=of_file(b, "a.c", up, right, up, astray))
+
+
+@case("defect", "two lines of one function put together")
+def _(b: Branch) -> Want:
+    up = functions("one", "two").decode()
+    right = up.replace("\ta = one_x();\n", "\ta = one_x();\n\tb();\n").replace(
+        "\treturn 0;\n", "\tc();\n\treturn 0;\n", 1).replace("\ta = two_x();\n", "\ta = two_x();\n\td();\n")
+    astray = right.replace("\tc();\n", "").replace("\tb();\n", "\tb();\n\tc();\n")
+    return Want(["MISMATCH"], ["MISMATCH"], code=1, says="at another place (line 8)",
+                local=of_file(b, "a.c", up, right, up, astray))
+
+
 said_case("defect", "a forged tag with a look-alike hyphen",
           lambda m, h: m.replace("Acked-by", "Reviewed\u2010by: Eve <eve@x.example>\nAcked-by"), ["tag"])
 said_case("honest", "a dash in the backporter's text",
