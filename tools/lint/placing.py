@@ -97,8 +97,14 @@ class Scopes:
     def name(self, i: int) -> bytes:
         """A heading; an `else` with what it belongs to."""
         name = squeezed(self.lines[i])
-        k = i
-        while re.match(rb"}|else\b|elif\b|except\b|finally\b|#\s*el", name) and k > 0:
+        k, level = i, 1
+        if re.match(rb"#\s*el", name):          # and a part of an #if with that
+            while level and k > 0:
+                k -= 1
+                if m := CONDITION.match(self.lines[k]):
+                    level += {b"endif": 1, b"else": 0, b"elif": 0}.get(m[1], -1)
+            return squeezed(self.lines[k]) + b" ... " + name
+        while re.match(rb"}|else\b|elif\b|except\b|finally\b", name) and k > 0:
             k -= 1
             if ALNUM.search(self.lines[k]) and depth(self.lines[k]) <= depth(self.lines[i]):
                 name = squeezed(self.lines[k]) + b" ... " + squeezed(self.lines[i])

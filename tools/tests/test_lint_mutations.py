@@ -1117,6 +1117,16 @@ def _(b: Branch) -> Want:
                                         base, base.replace("b(void);\n", "b(void);\nint d(void);\n")))
 
 
+@case("honest", "an #else below another line here")
+def _(b: Branch) -> Want:
+    texts = [f"#ifdef B\n{kind}int b(void);\n#else\nint c(void);\nint d(void);\n#endif\n"
+             f"#ifdef C\n{other}int b(void);\n#else\nint x;\n#endif\n"
+             for kind, other in (("", "static "), ("static ", ""))]
+    up, base = texts
+    old, new = "int c(void);\n", "int c(void);\nint more(void);\n"
+    return Want(["fine"], local=of_file(b, "a.h", up, up.replace(old, new), base, base.replace(old, new)))
+
+
 @case("defect", "a hunk in the #else of its #if")
 def _(b: Branch) -> Want:
     text = "int a(void)\n{\n#ifdef A\n\tget();\n\tput();\n#else\n\tget();\n\tput();\n#endif\n}\n"
