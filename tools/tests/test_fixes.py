@@ -447,6 +447,17 @@ def test_unwritable_cache(h: History) -> None:
 
 # --- said to be present, and not so ---------------------------------------------------------------------
 
+def reverted(h: History, a: str, f: str) -> None:
+    """The last commit has reverted the fix: it is missing, until it is picked again."""
+    assert h.missing() == {f}
+    start, h.base = h.base, h.here              # also when that was below the range
+    h.pick(a)
+    assert h.missing() == {f}
+    h.base = start
+    h.pick(f)
+    assert h.missing() == set()                 # picked again
+
+
 @pytest.mark.parametrize("pad", ["", "    "])
 def test_a_revert_that_quotes_the_pick_line(h: History, pad: str) -> None:
     a = h.add("foo: A")
@@ -455,13 +466,7 @@ def test_a_revert_that_quotes_the_pick_line(h: History, pad: str) -> None:
     mine = h.pick(f)
     h.subjects[""] = f'Revert "{h.subjects[f]}"'
     h.pick("", "", f"This reverts commit {mine}.\n\n{pad}(cherry picked from commit {f})\n")
-    assert h.missing() == {f}
-    start, h.base = h.base, h.here              # also when that was below the range
-    h.pick(a)
-    assert h.missing() == {f}
-    h.base = start
-    h.pick(f)
-    assert h.missing() == set()                 # picked again
+    reverted(h, a, f)
 
 
 def test_an_empty_commit_is_no_fix(h: History) -> None:
@@ -532,13 +537,7 @@ def test_a_revert_that_names_only_the_subject(h: History) -> None:
     assert h.missing() == set()
     h.subjects[""] = 'Revert "foo: mend a"'
     h.pick("", "")
-    assert h.missing() == {f}
-    start, h.base = h.base, h.here              # also when that was below the range
-    h.pick(a)
-    assert h.missing() == {f}
-    h.base = start
-    h.pick(f)
-    assert h.missing() == set()                 # picked again
+    reverted(h, a, f)
 
 
 def test_upstream_s_revert_that_names_only_the_subject(h: History) -> None:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The event log of a BMC over Redfish (DMTF DSP0266), with GET alone.
 
-By Python's own http.client: of the archive's clients sushy has no log services, and neither it nor
-redfishtool bounds the size of an answer or stays at the host that it was given the password for.
+By Python's own http.client, so that the server needs nothing installed.
 A BMC is trusted with nothing here: not with the size, the types, the length or the links of its answers.
 """
 
