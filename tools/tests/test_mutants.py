@@ -7,6 +7,7 @@ its row says, and number 0 to do nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -243,6 +244,10 @@ def test_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     # Caught all the same: the entry is stale.
     result = mutants.verdict(a_mutant(), caught, "9.8")
     assert result.status is FAIL and "stale" in result.detail
+    # The second that becomes nothing
+    monkeypatch.setattr(mutants, "OUT_OF_REACH", {"only talk": [("f", "b();", " #2")]})
+    second = dataclasses.replace(a_mutant(), old="b();", new=" #2")
+    assert mutants.verdict(second, missed, "9.8").status is SKIPPED
     # One with another text, or the second of the same text, is not meant.
     assert mutants.verdict(a_mutant(old="a < c"), missed, "9.8").status is FAIL
 
