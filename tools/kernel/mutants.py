@@ -67,7 +67,6 @@ EQUIVALENT: Excuses = {
 }
 OUT_OF_REACH: Excuses = {
     "only the figures of the line that tells of the adoption are others": (
-        ("arm_smmu_kdump_scan_stes", "scan->live++;", ""),
         ("arm_smmu_kdump_scan_stes", "continue;", " #2"),
         ("arm_smmu_kdump_scan_stes", "scan->cut++;", ""),
         ("arm_smmu_kdump_scan_2lvl", "scan->cut += STRTAB_NUM_L2_STES;", "")),

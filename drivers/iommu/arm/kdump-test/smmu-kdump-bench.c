@@ -20,7 +20,7 @@
 #include "../arm-smmu-v3/arm-smmu-v3.h"
 
 #define BENCH_RUNS		5
-#define BENCH_SID_BITS		16
+#define BENCH_SID_BITS		15	/* each live stream may want an ASID of 16 bits */
 #define BENCH_ASIDS		SZ_16K	/* so that the crash kernel has enough left */
 #define BENCH_L1_SIZE		(sizeof(struct arm_smmu_strtab_l1) << \
 				 (BENCH_SID_BITS - STRTAB_SPLIT))
