@@ -118,6 +118,11 @@ class Stream:
                 "late": self.late, "completions": self.completions, "drained": self.drained, "slots": slots,
                 **({"example": self.example} if self.example else {}), **self.counts}
 
+    @property
+    def identity(self) -> bool:
+        """The crashed kernel let it bypass by its STE."""
+        return bool(self.counts[BEFORE][BYPASSED]) and not self.counts[BEFORE][TRANSLATED]
+
     def completed(self, now: int) -> None:
         self.completions += 1
         # Several threads write the trace, so that a time may be before the last one.
@@ -225,6 +230,10 @@ class Reader:
         stream = self.stream(_need(text, "sid"))
         if not stream.region and b" " in text:
             stream.region = text.split(b" ")[0]
+        if which is BYPASSED and self.probe and stream.identity and self.ours(_need(text, "iova")):
+            # From one bypass STE to another nothing is written. Only the crash kernel can have named this
+            # address: the crashed one knew its memory as reserved.
+            self.take_over(stream)
         phase = self.count(stream, which)
         if which is TRANSLATED:
             iova, addr = _need(text, "iova"), _need(text, "translated")
@@ -240,11 +249,15 @@ class Reader:
         if phase is not TAKEN and iova % 16 == 0:
             stream.completed(self.now)
         # Old accesses stay out of the crash kernel's memory, new ones in it.
-        if any(start <= addr <= end for start, end in self.crash_memory) is not (phase is TAKEN):
+        if self.ours(addr) is not (phase is TAKEN):
             stream.counts[phase][MISDIRECTED] += 1
             stream.slots[phase, which, self.slot] -= 1      # there an access stands once
             stream.slots[phase, MISDIRECTED, self.slot] += 1
             stream.example = stream.example or {"iova": iova, "addr": addr}
+
+    def ours(self, addr: int) -> bool:
+        """Is this the crash kernel's memory?"""
+        return any(start <= addr <= end for start, end in self.crash_memory)
 
     def take_over(self, stream: Stream) -> None:
         if self.panic <= self.now < self.shutdown and not stream.take_over:

@@ -102,6 +102,23 @@ def test_direction(read: Read, addr: str, old: int, new: int) -> None:
         assert stream["before"]["misdirected"] == stream["end"]["misdirected"] == 0
 
 
+def test_identity_to_identity(read: Read) -> None:
+    """No command tells of that take-over: the first access into the crash kernel's memory does."""
+    def bypass(addr: str) -> str:
+        return f"translate_bypass r-8-1 sid=0x8 STE bypass iova:{addr} is_write=1"
+
+    probe = (1001, PROBE)
+    ours, past = (1003, bypass(NEW)), (1004, bypass(OLD))
+    (stream,) = read((999, bypass(OLD)), probe, (1002, bypass(OLD)), ours, past)["streams"]
+    assert stream["take_over"] == 1003 and stream["adopted"]["bypassed"] == 1
+    assert stream["adopted"]["misdirected"] == 0 and stream["taken"]["misdirected"] == 1    # the past one
+    # What was translated before, or comes before the SMMU's probe, is no take-over but an error.
+    for lines in [(999, success(OLD)), probe, ours], [(999, bypass(OLD)), ours]:
+        (stream,) = read(*lines)["streams"]
+        assert not stream["take_over"]
+        assert stream["adopted"]["misdirected"] + stream["window"]["misdirected"] == 1
+
+
 def test_completions(read: Read) -> None:
     """16 bytes each; drained is what comes less than 20 ms after the one before."""
     (stream,) = read((999, success(OLD, "0x10")), (1000, success(OLD, "0x10")),
