@@ -211,7 +211,7 @@ class Reader:
             return TAKEN
         return ADOPTED if self.probe else WINDOW
 
-    def count(self, stream: Stream, which: str) -> str:
+    def count(self, stream: Stream, which: str, data: bool = True) -> str:
         """DMA is for the crashed kernel until the take-over, and so is what fails after it until the
         first that succeeds, which is the crash kernel's own."""
         phase = self.phase(stream)
@@ -222,7 +222,8 @@ class Reader:
             stream.own = True
         if phase is not BEFORE and phase is not END and not stream.own:
             stream.first_dma = stream.first_dma or self.now
-            stream.last_dma = self.now
+            if data:            # a device that has been reset may still send an interrupt
+                stream.last_dma = self.now
             stream.late += phase is TAKEN
         return phase
 
@@ -230,19 +231,19 @@ class Reader:
         stream = self.stream(_need(text, "sid"))
         if not stream.region and b" " in text:
             stream.region = text.split(b" ")[0]
-        if which is BYPASSED and self.probe and stream.identity and self.ours(_need(text, "iova")):
+        if which is ABORTED:
+            self.count(stream, which)
+            return
+        iova = _need(text, "iova")
+        addr = _need(text, "translated") if which is TRANSLATED else iova
+        doorbell = addr >> PAGE_SHIFT == DOORBELL >> PAGE_SHIFT
+        if which is BYPASSED and self.probe and stream.identity and self.ours(addr):
             # From one bypass STE to another nothing is written. Only the crash kernel can have named this
             # address: the crashed one knew its memory as reserved.
             self.take_over(stream)
-        phase = self.count(stream, which)
-        if which is TRANSLATED:
-            iova, addr = _need(text, "iova"), _need(text, "translated")
-        elif which is BYPASSED or which is DISABLED and phase is TAKEN:
-            # A bypass of an identity domain must not go astray, either.
-            iova = addr = _need(text, "iova")
-        else:
-            return
-        if phase is BEFORE or phase is END or addr >> PAGE_SHIFT == DOORBELL >> PAGE_SHIFT:
+        phase = self.count(stream, which, not doorbell)
+        # A bypass of an identity domain must not go astray, either.
+        if phase is BEFORE or phase is END or doorbell or which is DISABLED and phase is not TAKEN:
             return
         # What an NVMe controller still does once the CPU is silent: completion entries, 16 bytes each,
         # and the completion queue's shadow doorbells, which lie at odd multiples of 4.
