@@ -18,7 +18,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,10 @@ from ..queue.config import Value
 from ..results import Report, Result, Status, count, counted, run_directory
 
 ROWS, PLAN = "rows.jsonl", "plan.json"
-KEPT = {Status.PASS, Status.FAIL}   # what a matrix that goes on need not run again
+# What a matrix that goes on need not run again. A rate of failures is of all that ran: what was lost
+# counts, and where chance is judged, what proved nothing does too.
+KEPT = frozenset({Status.PASS, Status.FAIL, Status.LOST})
+KEPT_OF_CHANCE = KEPT | {Status.INVALID}
 MEMORY = 3 << 20                # KiB that a run may need: the machine's, its trace, the vmcore's pages
 SHOW_S = 0.5                    # between two drawings of the table
 LOG_S = 60.0                    # between two lines about how far it is, in a log
@@ -59,8 +62,9 @@ def at_once() -> int:
 class Matrix:
     """The jobs of one verb on one base. `keys`: what the result of each depends on."""
 
-    def __init__(self, verb: str, base: str, jobs: Sequence[Job], keys: Mapping[str, str]) -> None:
-        self.verb, self.base, self.keys = verb, base, keys
+    def __init__(self, verb: str, base: str, jobs: Sequence[Job], keys: Mapping[str, str],
+                 kept: Collection[Status] = KEPT) -> None:
+        self.verb, self.base, self.keys, self.kept = verb, base, keys, kept
         self.jobs = {job.name: job for job in jobs}
         self.done: dict[str, Result] = {}
         self.running: dict[str, float] = {}     # since when
@@ -78,7 +82,7 @@ class Matrix:
             return None
         rows = read(newest.parent / ROWS)
         fresh = [row for row in rows if row.figures["key"] == self.keys[row.name]]
-        self.done = {row.name: row for row in fresh if row.status in KEPT}
+        self.done = {row.name: row for row in fresh if row.status in self.kept}
         stale = len(rows) - len(fresh)
         say(f"going on in {newest.parent}: {len(self.done)} of {len(self.jobs)} are there"
             + f"; {stale} are of other kernels or tools and run again" * bool(stale))
@@ -127,8 +131,7 @@ class Matrix:
         head = f"{name:<24} {result.status:<11} {result.seconds:5.0f} s   {job.again}"
         result = dataclasses.replace(result, detail=f"{head}\n{result.detail}".rstrip())
         self.done[name] = result
-        with open(self.directory / ROWS, "a") as rows:
-            rows.write(json.dumps(dataclasses.asdict(result), default=str) + "\n")
+        append(self.directory / ROWS, json.dumps(dataclasses.asdict(result), default=str))
         print(result.detail, flush=True)
 
     # The live table: what is over is above it, in lines that stay.
@@ -183,6 +186,15 @@ def read(path: Path) -> list[Result]:
             values["status"] = Status(values["status"])
             found.append(Result(**values))
     return found
+
+
+def append(path: Path, line: str) -> None:
+    """A line of its own, whatever the last one lacks: it may have been cut off."""
+    with open(path, "a+b") as rows:
+        end = rows.seek(0, os.SEEK_END)
+        rows.seek(max(end - 1, 0))
+        cut = rows.read(1) not in (b"", b"\n")
+        rows.write(b"\n" * cut + line.encode() + b"\n")
 
 
 def _die_with_parent() -> None:

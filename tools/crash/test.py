@@ -12,7 +12,7 @@ import os
 import random
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..queue import bases, config, deps, status
 from ..queue.store import Store, digest, series
 from ..results import Report, Result, Status, counted, failure, run_directory
 from . import guest, judge, picture, report, workload
-from .matrix import Job, Matrix
+from .matrix import KEPT, KEPT_OF_CHANCE, Job, Matrix
 from .scenario import Scenario
 
 HERE = Path(__file__).resolve().parent
@@ -174,7 +174,7 @@ def scenarios() -> int:
     return found.show(matrix.directory)
 
 
-def run_jobs(verb: str, base: str, jobs: Sequence[Job]) -> Matrix:
+def run_jobs(verb: str, base: str, jobs: Sequence[Job], kept: Collection[Status] = KEPT) -> Matrix:
     """The jobs, one after the other or several at once. All kernels are built before the first crash."""
     keys = {}
     lacking = {}
@@ -191,7 +191,7 @@ def run_jobs(verb: str, base: str, jobs: Sequence[Job]) -> Matrix:
         built = [] if job.name in lacking else [
             kernel.key for which in job.kernels for kernel in kernels(base, which, setup)]
         keys[job.name] = digest(tools, name, json.dumps(setup.values), *built)[:16]
-    matrix = Matrix(verb, base, jobs, keys)
+    matrix = Matrix(verb, base, jobs, keys, kept)
     for row, why in lacking.items():
         matrix.skip(row, why)
     matrix.run(one)
@@ -237,7 +237,7 @@ def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]], off: str
     again = f"make {verb} BASE={base} N=1" + f" WITHOUT={off}" * bool(off)
     matrix = run_jobs(verb, base, [
         Job(f"seed-{seed}", "default_defconfig", f"{again} SEED={seed}", changed(seed), ["patched"])
-        for seed in range(first, first + wanted)])
+        for seed in range(first, first + wanted)], KEPT_OF_CHANCE)
     whole = matrix.report()
     failed = sum(result.status is not Status.PASS for result in whole.results)
     said = (f"{failed} of {wanted} not passed; with 95% confidence no more than "

@@ -106,6 +106,7 @@ def test_it_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert "1 of 3 are there\n" in capsys.readouterr().err
     found.run(good)
     assert (where / "ran").read_text() == "abc"
+    assert [row.name for row in matrix.read(where / matrix.ROWS)] == ["a", "b", "c"]
     assert [row.status for row in found.report().results] == [Status.PASS] * 3
     # What came to its end begins anew.
     found.report().write(where)
@@ -126,6 +127,19 @@ def test_what_proved_nothing_runs_again(monkeypatch: pytest.MonkeyPatch) -> None
     found.run(bad_b)
     again = Matrix("soak", "6.12", JOBS, keys())    # no report was written
     assert sorted(again.done) == ["a", "b"]
+
+
+def chance(job: Job, where: Path) -> Result:
+    status = {"a": Status.LOST, "b": Status.INVALID, "c": Status.ENVIRONMENT}[job.name]
+    return Result("x", job.name, status, "    why")
+
+
+def test_no_seed_has_two_tries() -> None:
+    """The bound of a soak that goes on is of all that ran, whatever became of it."""
+    Matrix("soak", "6.12", JOBS, keys(), matrix.KEPT_OF_CHANCE).run(chance)
+    again = Matrix("soak", "6.12", JOBS, keys(), matrix.KEPT_OF_CHANCE)
+    assert sorted(again.done) == ["a", "b"]
+    assert sorted(Matrix("soak", "6.12", JOBS, keys()).done) == ["a"]
 
 
 def test_another_plan_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
