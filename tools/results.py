@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import fcntl
 import html
 import json
 import os
@@ -27,6 +28,7 @@ from . import common
 from .common import beside, cache_dir, full
 
 KEEP = 12                       # runs of one verb on one base that are kept
+RUNNING = ".running"            # in a run's directory: locked while the run goes on
 COLOURS = {"PASS": 32, "FAIL": 31, "INVALID": 33, "ENVIRONMENT": 33, "LOST": 35}
 
 
@@ -242,14 +244,43 @@ def paint(text: str, verdict: Status) -> str:
     return f"{head}\n\033[1;{COLOURS.get(verdict, 0)}m{verdict}\033[0m{rest}" if found else text
 
 
+_HELD: dict[Path, int] = {}
+
+
+def hold(directory: Path) -> bool:
+    """Mark the directory of a run as in use, until release() or the end of this process and its children.
+
+    No, if somebody else has. For who holds the lock of the directory above."""
+    handle = os.open(directory / RUNNING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return False
+    _HELD[directory] = handle
+    return True
+
+
+def release(directory: Path) -> None:
+    """The run is over: its directory is one of the old ones."""
+    if directory in _HELD:
+        handle = _HELD.pop(directory)
+        fcntl.flock(handle, fcntl.LOCK_UN)      # children have it, too
+        os.close(handle)
+
+
 def run_directory(verb: str, base: str, space: int = 0) -> Path:
-    """A new directory for a run that needs so many bytes; `latest` names it, the oldest ones go."""
+    """A new directory for a run that needs so many bytes; `latest` names it, the oldest ones go.
+
+    It is held. Those of other runs that go on stay, however many they are."""
     top = cache_dir("runs", verb, base)
     with common.lock(top / ".lock"):
         old = sorted((path for path in top.iterdir() if re.match(r"\d{8}-\d{6}", path.name)),
                      key=lambda path: path.stat().st_mtime_ns)
         for path in old[:max(len(old) - KEEP + 1, 0)]:
-            shutil.rmtree(path, ignore_errors=True)
+            if hold(path):
+                shutil.rmtree(path, ignore_errors=True)
+                release(path)
         free = shutil.disk_usage(top).free
         if free < space:
             raise full(f"{top} has {free >> 20} MiB, a run needs {space >> 20}")
@@ -257,6 +288,7 @@ def run_directory(verb: str, base: str, space: int = 0) -> Path:
         names = [stem, *(f"{stem}.{number}" for number in range(1, 1000))]
         new = top / next(name for name in names if not (top / name).exists())
         new.mkdir()
+        hold(new)
         with beside(top / "latest") as link:
             link.symlink_to(new.name)
     return new

@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..common import USAGE, Err, cache_dir, say
+from ..common import USAGE, Err, cache_dir, lock, say
 from ..queue.config import Value
-from ..results import Report, Result, Status, count, counted, run_directory
+from ..results import Report, Result, Status, count, counted, hold, release, run_directory
 
 ROWS, PLAN = "rows.jsonl", "plan.json"
 # What a matrix that goes on need not run again. A rate of failures is of all that ran: what was lost
@@ -80,6 +80,10 @@ class Matrix:
         newest = max(same, key=lambda path: path.stat().st_mtime_ns, default=None)
         if not newest or (newest.parent / "result.json").exists():
             return None
+        with lock(newest.parent.parent / ".lock"):
+            if not hold(newest.parent):
+                say(f"the same goes on in {newest.parent}; this one is another")
+                return None
         rows = read(newest.parent / ROWS)
         fresh = [row for row in rows if row.figures["key"] == self.keys[row.name]]
         self.done = {row.name: row for row in fresh if row.status in self.kept}
@@ -108,6 +112,7 @@ class Matrix:
                     process.terminate()
                 say(f"{self.verb}: stopped with {len(self.done)} of {len(self.jobs)}; "
                     "the same command goes on from there")
+                release(self.directory)
                 raise
 
     def _all(self, pool: ProcessPoolExecutor, number: int, run: Run) -> None:

@@ -21,7 +21,7 @@ from ..common import LOST, TOP, USAGE, Err, stage
 from ..kernel import build
 from ..queue import bases, config, deps, status
 from ..queue.store import Store, digest, series
-from ..results import Report, Result, Status, counted, failure, run_directory
+from ..results import Report, Result, Status, counted, failure, release, run_directory
 from . import guest, judge, picture, report, workload
 from .matrix import KEPT, KEPT_OF_CHANCE, Job, Matrix
 from .scenario import Scenario
@@ -126,6 +126,7 @@ def catches(base: str, crash: build.Kernel, words: str) -> str:
     where = run_directory("crash-test", base, SPACE) / "patched"
     where.mkdir()
     run = judge.judge_run(boot(where, machine.find()[0], setup, build.build(base), crash))
+    release(where.parent)
     return run.why if run.verdict in (Status.FAIL, Status.LOST) else ""
 
 
@@ -215,6 +216,7 @@ def one(job: Job, directory: Path) -> Result:
         kept = directory / job.name
         common.remove(kept)
         text += f"    reports in {crash.directory.rename(kept)}\n"
+    release(crash.directory)
     return Result("crash", job.name, crash.report.verdict, text, figures, time.monotonic() - begin)
 
 

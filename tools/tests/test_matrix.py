@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from .. import results
 from ..common import Err
 from ..crash import matrix
 from ..crash import test as crash
@@ -110,6 +111,7 @@ def test_it_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert [row.status for row in found.report().results] == [Status.PASS] * 3
     # What came to its end begins anew.
     found.report().write(where)
+    results.release(where)
     assert Matrix("soak", "6.12", JOBS, keys()).done == {}
 
 
@@ -125,6 +127,7 @@ def test_a_stale_row_runs_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def test_what_proved_nothing_runs_again(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Matrix("soak", "6.12", JOBS, keys())
     found.run(bad_b)
+    results.release(found.directory)
     again = Matrix("soak", "6.12", JOBS, keys())    # no report was written
     assert sorted(again.done) == ["a", "b"]
 
@@ -136,10 +139,20 @@ def chance(job: Job, where: Path) -> Result:
 
 def test_no_seed_has_two_tries() -> None:
     """The bound of a soak that goes on is of all that ran, whatever became of it."""
-    Matrix("soak", "6.12", JOBS, keys(), matrix.KEPT_OF_CHANCE).run(chance)
+    found = Matrix("soak", "6.12", JOBS, keys(), matrix.KEPT_OF_CHANCE)
+    found.run(chance)
+    results.release(found.directory)
     again = Matrix("soak", "6.12", JOBS, keys(), matrix.KEPT_OF_CHANCE)
     assert sorted(again.done) == ["a", "b"]
+    results.release(again.directory)
     assert sorted(Matrix("soak", "6.12", JOBS, keys()).done) == ["a"]
+
+
+def test_two_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """The second one does not write among the rows of the first."""
+    first, second = (Matrix("soak", "6.12", JOBS, keys()) for _ in range(2))
+    assert first.directory != second.directory
+    assert f"the same goes on in {first.directory}" in capsys.readouterr().err
 
 
 def test_another_plan_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -67,7 +69,10 @@ def test_table() -> None:
 
 def test_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    made = [results.run_directory("v", "b") for _ in range(results.KEEP + 2)]
+    made = []
+    for _ in range(results.KEEP + 2):
+        made.append(results.run_directory("v", "b"))
+        results.release(made[-1])
     assert (
         len(set(made[-3:])) == 3
         and len(list(made[0].parent.glob("2*"))) == results.KEEP
@@ -76,6 +81,28 @@ def test_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (made[-1].parent / "latest").resolve() == made[-1]
     with pytest.raises(Err, match="the disk is full"):
         results.run_directory("v", "b", 1 << 60)
+
+
+def a_run(made: multiprocessing.Queue[Path]) -> None:
+    made.put(results.run_directory("v", "b"))
+    time.sleep(100)
+
+
+def test_a_run_that_goes_on_keeps_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are; when their processes have died the oldest ones go."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    context = multiprocessing.get_context("fork")
+    made: multiprocessing.Queue[Path] = context.Queue()
+    processes = [context.Process(target=a_run, args=(made,), daemon=True) for _ in range(results.KEEP + 1)]
+    for process in processes:
+        process.start()
+    paths = [made.get(timeout=60) for _ in processes]
+    assert all(path.is_dir() for path in paths) and len(set(paths)) == results.KEEP + 1
+    for process in processes:
+        process.kill()
+        process.join()
+    results.run_directory("v", "b")
+    assert len(list(paths[0].parent.glob("2*"))) == results.KEEP
 
 
 def test_complaints() -> None:
