@@ -863,6 +863,7 @@ def test_rule13_second_panic() -> None:
     console = f"Kernel panic - not syncing: {judge.SECOND_PANIC}\nRebooting in 1 seconds..\n"
     early = "QEMU ended (0) early"
     for said, lost, status in ((console, early, Status.PASS), (console, "no end after 9 s", Status.FAIL),
+                               (console, "QEMU ended (-6) early", Status.FAIL),
                                (console, "", Status.FAIL), ("", early, Status.INVALID)):
         evidence = judge.Evidence(a_scenario(second_panic=True), {}, console=said, lost=lost)
         assert judge.the_second_panic_ends_it(evidence)[0] is status
