@@ -99,7 +99,7 @@ def compile_init() -> bytes:
     return made(cache_dir("crash", "tools") / f"init-{key}", lambda new: run([*cmd, new])).read_bytes()
 
 
-def _programs() -> dict[str, dict[str, bytes]]:
+def programs() -> dict[str, dict[str, bytes]]:
     """Per program: the files it needs in an initramfs."""
     sets = {}
     for name, (package, places, target) in PROGRAMS.items():
@@ -116,7 +116,7 @@ def initrd(image: Path) -> Path:
     deps.need("guest")
     with stage("preparing the guest"):
         init = compile_init()
-        sets = _programs()
+        sets = programs()
         crash = cpio({"init": init, **sets["makedumpfile"]})
         data = cpio({"init": init, **sets["kexec"], "crash/Image": image.read_bytes(), "crash/initrd": crash})
         key = hashlib.sha256(data).hexdigest()[:16]

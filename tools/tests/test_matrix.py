@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from .. import results
+from .. import machine, results
 from ..common import Err
-from ..crash import matrix
+from ..crash import guest, matrix
 from ..crash import test as crash
 from ..crash.matrix import Job, Matrix
 from ..results import Result, Status
@@ -168,6 +168,33 @@ def test_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 <= matrix.at_once() <= (os.cpu_count() or 1)
 
 
+def test_what_makes_a_row_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that its result depends on, apart from its kernels and its scenario."""
+    programs = {"kexec": {"sbin/kexec": b"1"}}
+    monkeypatch.setattr(guest, "programs", lambda: programs)
+    monkeypatch.setattr(guest, "compile_init", lambda: b"init")
+    found = [crash.tools_key()]
+    programs["kexec"] = {"sbin/kexec": b"2"}
+    found.append(crash.tools_key())
+    for module, name in ((machine, "FIRMWARE"), (machine, "__file__")):
+        other = tmp_path / Path(getattr(module, name)).name
+        other.write_bytes(b"another one")
+        monkeypatch.setattr(module, name, str(other))
+        found.append(crash.tools_key())
+    monkeypatch.setattr(guest, "compile_init", lambda: b"other init")
+    assert len({*found, crash.tools_key()}) == 5
+
+
+def test_another_qemu_of_the_same_version(tmp_path: Path) -> None:
+    qemu = tmp_path / "qemu"
+    found = set()
+    for build in (b"one", b"two"):
+        qemu.write_bytes(build)
+        crash.qemu_key.cache_clear()
+        found.add(crash.qemu_key((str(qemu),)))
+    assert len(found) == 2
+
+
 DRIVER = """
 import os, time
 from pathlib import Path
@@ -216,6 +243,21 @@ def test_a_control_of_chaos() -> None:
     assert crash.control("ids", [], Status.INVALID).status is Status.FAIL
     # A seed that fails with nothing switched off proves nothing.
     assert crash.control("ids", ["seed-1"], Status.FAIL).status is Status.INVALID
+
+
+@pytest.mark.parametrize(("off", "rule", "status", "found"), [
+    ("ids", "rule 3: nothing is misdirected", "FAIL", True),
+    ("ids", "rule 5: data lands", "FAIL", False),
+    ("ids", "rule 3: nothing is misdirected", "INVALID", False),
+    ("containment", "rule 2: in-flight DMA survives", "FAIL", True),
+    ("containment", "the machine", "LOST", False),
+    ("pointer", "rule 7: clean logs", "FAIL", True),
+    ("registration", "rule 4: register discipline", "FAIL", True)])
+def test_what_finds_that_a_check_is_off(off: str, rule: str, status: str, found: bool) -> None:
+    """Not any crash that fails: it may have failed for another reason."""
+    row = Result("crash", "seed-1", Status.LOST if status == "LOST" else Status.FAIL, "", {rule: status})
+    assert crash.finds(off, row) is found
+    assert crash.BREAKS.keys() == {path.stem for path in (TOP / "patches/test/without").glob("*.patch")}
 
 
 def test_no_such_check() -> None:
