@@ -43,8 +43,10 @@ def _facts(run: Judgement) -> dict[str, str]:
         frames = (f"{figures['frames_landed']} of {figures['frames_due']}, after the probe "
                   f"{figures['probed_landed']} of {figures['probed_due']}")
         reads = f"{figures['reads_landed']}, completion entries {figures['completions']}"
+    memory = f"{figures['available_kib']} KiB, queues {figures['queues_kib']}" \
+        if "available_kib" in figures else "-"
     vmcore, log, registers = (_status(run, number) for number in (6, 7, 4))
-    return {"frames landed": frames, "reads landed": reads,
+    return {"frames landed": frames, "reads landed": reads, "memory": memory,
             "vmcore": {Status.PASS: "opens, panic found", None: "-"}.get(vmcore, "BAD"),
             "log scan": {Status.PASS: "clean", None: "-"}.get(log, "DIRTY"),
             "registers": KEPT.get(registers, "BROKEN"), "seconds": f"{run.seconds:.1f}"}
@@ -96,5 +98,7 @@ def lines(runs: Runs) -> str:
                 f" ({probed} after the probe), reads {reads}, vmcore {vmcore}")
     control, struck = runs["patched"].rule(8), runs["patched"].rule(11)
     broken = f"    control    {control.detail}\n" if control and control.status is not Status.PASS else ""
+    room = runs["patched"].rule(14)
+    memory = f"    memory     {room.detail}\n" if room else ""
     damage = f"    damage     {struck.detail}\n" if struck else ""
-    return "".join(f"    {which:<9}  {figures(run)}\n" for which, run in runs.items()) + broken + damage
+    return "".join(f"    {which:<9}  {figures(run)}\n" for which, run in runs.items()) + broken + memory + damage

@@ -22,6 +22,7 @@ RING = 3500                     # frames that the network card's ring may be ask
 TRACE = "trace.log"
 DTB = "machine.dtb"
 SMMU_DEVICE = "arm-smmuv3"      # of which a machine can have several; without it the board has one
+RESERVE = "160M"                # Kconfig's default
 DAMAGE_CRASH_MEMORY = "crash-memory"
 # Of UEFI's memory map, as the kernel prints it with efi=debug
 EFI_REGION = re.compile(r"efi:   (0x[0-9a-f]+)-0x[0-9a-f]+ \[([^|]*?) *\|")

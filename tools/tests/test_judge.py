@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from .. import machine
-from ..crash import judge, vmcore, workload
-from ..crash.scenario import DUMP, NIC, SLOW
+from ..crash import judge, report, vmcore, workload
+from ..crash.scenario import DUMP, NIC, RESERVE, SLOW
 from ..crash.trace import DOORBELL, read_trace
 from ..results import Result, Status
 from .conftest import TOP, a_scenario
@@ -568,6 +568,27 @@ def test_memory() -> None:
     assert judge.memory(evidence) == {"available_kib": 123456, "queues_kib": 4096}
     evidence.available_kib = None
     assert judge.memory(evidence) == {}
+
+
+@pytest.mark.parametrize(("old", "new", "status"), [
+    (51000, 55000, PASS), (51000, 51000, PASS), (51000, 50999, FAIL), (None, 55000, INVALID),
+    (51000, None, INVALID)])
+def test_rule14_memory(case: Case, old: int | None, new: int | None, status: Status) -> None:
+    """Where the crash kernel is small, or large: both figures are told."""
+    evidence = case.evidence()
+    figures = {"available_kib": old} if old else {}
+    evidence.control = judge.Judgement([Result("unpatched", "rule 2: x", FAIL, "")], 1.0, figures=figures)
+    evidence.available_kib = new
+    assert evidence.scenario.reserve == RESERVE and not judge.judge(evidence).rule(14)
+    evidence.scenario = a_scenario(reserve="96M")
+    judged = judge.judge(evidence)
+    assert rule(judged, 14).status is judged.verdict is status
+    assert str(old or "unknown") in rule(judged, 14).detail and str(new or "unknown") in rule(judged, 14).detail
+    assert f"memory     {rule(judged, 14).detail}" in report.lines({"patched": judged})
+    assert (f"{new} KiB, queues 0" in report.page("6.12", "QEMU", evidence.scenario, {"patched": judged}, PASS)
+            ) is bool(new)
+    evidence.scenario = a_scenario(reserve="96M", refusal="x")      # today's path, with today's queues
+    assert not judge.judge(evidence).rule(14)
 
 
 REFUSED = "kdump: stream table not adopted: the crash kernel has memory of crashkernel=,cma\n"
