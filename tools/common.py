@@ -42,6 +42,11 @@ class Err(Exception):
         self.next_step = next_step
         self.code = code
 
+    @property
+    def line(self) -> str:
+        """Cause and next step, for a table."""
+        return self.cause + (f"; next: {self.next_step}" if self.next_step else "")
+
     def show(self) -> None:
         say(f"error: {self.cause}" + (f"\n  next: {self.next_step}" if self.next_step else ""))
 

@@ -62,6 +62,10 @@ def _name(version: tuple[int, ...]) -> str:
     return "QEMU " + ".".join(map(str, version))
 
 
+class NoDevice(Err):
+    """There is a QEMU, but it cannot be such a machine."""
+
+
 def find(device: str = "") -> tuple[list[str], str]:
     """The command and name of the system's QEMU if it models GBPA, else of the backports suite's.
 
@@ -75,7 +79,7 @@ def find(device: str = "") -> tuple[list[str], str]:
     if found < MIN_QEMU:
         raise Err(f"{_backports()} has {_name(found)}, and GBPA needs 10.0", "install a QEMU that is newer")
     if not has(command, device):
-        raise Err(f"{_name(found)} has no device {device}", f"use a distribution whose QEMU has {device}")
+        raise NoDevice(f"{_name(found)} has no device {device}", f"use a distribution whose QEMU has {device}")
     return command, _name(found)
 
 

@@ -13,7 +13,7 @@ import random
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ def linear(store: Store, commit: str) -> str:
     return store.apply(commit, series(TOP / "patches" / "test" / "linear"))
 
 
+ACPI_WAITS = ("6.12",)          # bases whose devices wait for an SMMU's driver that ACPI tells of
 PATCHES = {"unpatched": 0, "patched": None}     # patches of the queue
 
 
@@ -137,9 +138,7 @@ def again(base: str, setup: Scenario) -> str:
     lines = [config.line(f"CRASH_{name.upper()}", value) for name, value in setup.values.items()
              if value != usual[name]]
     made = "\n".join(["again=$(mktemp)", 'cat >"$again" <<\'EOF\'', *lines, "EOF\n"]) if lines else ""
-    ksrc = os.environ.get("KSRC")
-    words = ["make", "crash-test", f"BASE={base}", *([f"KSRC={ksrc}"] if ksrc else [])]
-    return f"{made}{shlex.join(words)} CONFIG=" + ('"$again"' if lines else "default_defconfig")
+    return f"{made}{repeats('crash-test', base)} CONFIG=" + ('"$again"' if lines else "default_defconfig")
 
 
 def main() -> int:
@@ -150,26 +149,42 @@ def main() -> int:
     return crash.report.show(crash.directory, FILES)
 
 
+def repeats(verb: str, base: str, *words: str) -> str:
+    """The command that repeats one row of a matrix."""
+    ksrc = os.environ.get("KSRC")
+    return shlex.join(["make", verb, f"BASE={base}", *([f"KSRC={ksrc}"] if ksrc else []), *words])
+
+
+def why_not(conf: config.Config, base: str, uefi: bool) -> str:
+    """Why a scenario cannot be run with what there is, or ''."""
+    if uefi and conf["CRASH_REFUSAL"] == judge.SMMU_OFF and base in ACPI_WAITS:
+        return f"with ACPI the devices of {base} wait for the driver of an SMMU that is off, for ever"
+    if os.environ.get("KSRC") and set(str(conf["CRASH_FIRST_KERNEL"]).split()) & {"newest", "other"}:
+        return "KSRC= is one kernel, and this scenario crashes another; next: leave KSRC= away"
+    return ""
+
+
 def scenarios() -> int:
     """make scenarios: the default crash and every one of configs/, with either firmware."""
     paths = sorted((TOP / "configs").glob("*_defconfig"))
     names = [path.name for path in paths if "CONFIG_CRASH_" in path.read_text()]
     base = config.load("default_defconfig").base
     jobs = []
+    cannot = {}
     for name, uefi in itertools.product(["default_defconfig", *names], (False, True)):
         conf = config.load(name)
-        # With ACPI the devices of 6.12 wait for the driver of an SMMU that is off, for ever.
-        device_tree = conf["CRASH_NOT_COHERENT"] or conf["CRASH_REFUSAL"] == judge.SMMU_OFF
-        if conf["CRASH_UEFI"] and not uefi or device_tree and uefi:
+        if conf["CRASH_UEFI"] and not uefi or conf["CRASH_NOT_COHERENT"] and uefi:
             continue            # the scenario is of one firmware
         row = name.removesuffix("_defconfig") + "-uefi" * uefi
-        jobs.append(Job(row, name, f"make scenarios BASE={base} ONLY={row}", {"uefi": uefi}))
+        jobs.append(Job(row, name, repeats("scenarios", base, f"ONLY={row}"), {"uefi": uefi}))
+        cannot[row] = why_not(conf, base, uefi)
     only = os.environ.get("ONLY", "").replace(",", " ").split()
     unknown = set(only) - {job.name for job in jobs}
     if unknown:
         raise Err(f"ONLY={' '.join(sorted(unknown))}: no such scenario",
                   "choose of: " + " ".join(job.name for job in jobs), USAGE)
-    matrix = run_jobs("scenarios", base, [job for job in jobs if not only or job.name in only])
+    matrix = run_jobs("scenarios", base, [job for job in jobs if not only or job.name in only],
+                      cannot={row: why for row, why in cannot.items() if why})
     found = matrix.report()
     if not only:
         status.record(base, "scenarios", found.verdict, counted(found.results))
@@ -191,21 +206,26 @@ def qemu_key(command: tuple[str, ...]) -> str:
     return digest(*command, Path(shutil.which(command[0]) or command[0]).read_bytes())
 
 
-def run_jobs(verb: str, base: str, jobs: Sequence[Job], kept: Collection[Status] = KEPT) -> Matrix:
-    """The jobs, one after the other or several at once. All kernels are built before the first crash."""
+def run_jobs(verb: str, base: str, jobs: Sequence[Job], kept: Collection[Status] = KEPT,
+             cannot: Mapping[str, str] = {}) -> Matrix:
+    """The jobs, one after the other or several at once. All kernels are built before the first crash.
+
+    `cannot`: jobs that are not run, and why."""
     keys = {}
-    lacking = {}
+    lacking = {job.name: cannot[job.name] for job in jobs if job.name in cannot}
     deps.need("guest")
     tools = tools_key()
     for job in jobs:
         setup = Scenario(config.load(job.conf).starting("CRASH_") | job.changed)
         try:
             name = qemu_key(tuple(machine.find(str(setup.needs))[0]))
-        except Err as err:
+        except machine.NoDevice as err:
+            lacking[job.name] = err.line
+            name = ""
+        except Err:
             if not setup.needs:
                 raise
-            lacking[job.name] = err.cause
-            name = ""
+            name = ""           # its row tells, and the others run
         built = [] if job.name in lacking else [
             kernel.key for which in job.kernels for kernel in kernels(base, which, setup)]
         keys[job.name] = digest(tools, name, json.dumps(setup.values), *built)[:16]
@@ -223,7 +243,7 @@ def one(job: Job, directory: Path) -> Result:
         crash = crash_test(config.load(job.conf), job.kernels, job.again, **job.changed)
     except Err as err:
         err.show()
-        return Result("crash", job.name, failure(err), err.cause)
+        return Result("crash", job.name, failure(err), f"    {err.line}")
     crash.report.write(crash.directory)
     text = report.lines(crash.runs)
     struck = crash.runs["patched"].rule(11)
@@ -253,9 +273,10 @@ def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]], off: str
     Without the check `off` of the driver the verb passes if a crash does not."""
     first, wanted = number("SEED", 1), number("N", 10)
     base = config.load("default_defconfig").base
-    again = f"make {verb} BASE={base} N=1" + f" WITHOUT={off}" * bool(off)
+    words = ["N=1", *([f"WITHOUT={off}"] if off else [])]
     matrix = run_jobs(verb, base, [
-        Job(f"seed-{seed}", "default_defconfig", f"{again} SEED={seed}", changed(seed), ["patched"])
+        Job(f"seed-{seed}", "default_defconfig", repeats(verb, base, *words, f"SEED={seed}"), changed(seed),
+            ["patched"])
         for seed in range(first, first + wanted)], KEPT_OF_CHANCE)
     whole = matrix.report()
     failed = sum(result.status is not Status.PASS for result in whole.results)

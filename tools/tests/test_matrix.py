@@ -18,7 +18,9 @@ from ..common import Err
 from ..crash import guest, matrix
 from ..crash import test as crash
 from ..crash.matrix import Job, Matrix
-from ..results import Result, Status
+from ..kernel import build
+from ..queue import deps
+from ..results import Report, Result, Status
 from .conftest import TOP
 
 JOBS = [Job(name, "default_defconfig", f"make x ONLY={name}") for name in ("a", "b", "c")]
@@ -234,6 +236,63 @@ def test_rows_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
     where = stopped(monkeypatch)
     row = json.loads((where / matrix.ROWS).read_text())
     assert row["status"] == "PASS" and row["figures"]["key"] == "1"
+
+
+def some_scenarios(monkeypatch: pytest.MonkeyPatch, base: str, only: str, find: object = None) -> Report:
+    """make scenarios, but nothing is built or crashed."""
+    made: list[Report] = []
+    kernel = build.Kernel(Path("Image"), "1.2.3", "key")
+    monkeypatch.setenv("BASE", base)
+    monkeypatch.setenv("ONLY", only)
+    monkeypatch.setattr(build, "build", lambda *words: kernel)
+    monkeypatch.setattr(deps, "need", lambda *needs: None)
+    monkeypatch.setattr(machine, "find", find or (lambda device="": (["true"], "QEMU 10.0.2")))
+    monkeypatch.setattr(crash, "tools_key", lambda: "tools")
+    monkeypatch.setattr(crash, "crash_test", no_crash)
+    monkeypatch.setattr(Report, "show", lambda self, where: made.append(self) or 0)
+    crash.scenarios()
+    return made[0]
+
+
+def no_crash(*words: object, **changed: object) -> None:
+    raise Err("there is no machine", "buy one")
+
+
+def rows(report: Report) -> dict[str, Status]:
+    return {row.name: row.status for row in report.results}
+
+
+def test_a_scenario_that_a_tree_of_the_users_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is skipped by name; the others run. What repeats a row names the tree."""
+    monkeypatch.setenv("KSRC", "/a tree")
+    found = some_scenarios(monkeypatch, "6.12", "default,cma,first_other-uefi")
+    assert rows(found) == {"default": Status.ENVIRONMENT, "cma": Status.SKIPPED,
+                           "first_other-uefi": Status.SKIPPED}
+    assert "KSRC= is one kernel" in found.text
+    assert "make scenarios BASE=6.12 'KSRC=/a tree' ONLY=default" in found.text
+    assert "there is no machine; next: buy one" in found.text
+
+
+@pytest.mark.parametrize(("base", "status"), [("6.12", Status.SKIPPED), ("7.3", Status.ENVIRONMENT)])
+def test_smmu_off_with_acpi(monkeypatch: pytest.MonkeyPatch, base: str, status: Status) -> None:
+    found = some_scenarios(monkeypatch, base, "smmu_off,smmu_off-uefi")
+    assert rows(found) == {"smmu_off": Status.ENVIRONMENT, "smmu_off-uefi": status}
+    assert ("with ACPI the devices of 6.12 wait" in found.text) is (base == "6.12")
+
+
+@pytest.mark.parametrize(("err", "status"), [
+    (machine.NoDevice("QEMU 10.0.2 has no device x", "use another"), Status.SKIPPED),
+    (Err("cannot fetch qemu-system-arm", "try later"), Status.ENVIRONMENT)])
+def test_only_a_qemu_without_the_device_is_lacking(monkeypatch: pytest.MonkeyPatch, err: Err,
+                                                   status: Status) -> None:
+    def find(device: str = "") -> tuple[list[str], str]:
+        if device:
+            raise err
+        return ["true"], "QEMU 10.0.2"
+
+    found = some_scenarios(monkeypatch, "7.3", "default,uefi_two_smmus-uefi", find)
+    assert rows(found)["uefi_two_smmus-uefi"] is status
+    assert status is not Status.SKIPPED or "has no device x; next: use another" in found.text
 
 
 def test_a_control_of_chaos() -> None:
