@@ -79,7 +79,8 @@ def find(device: str = "") -> tuple[list[str], str]:
     if found < MIN_QEMU:
         raise Err(f"{_backports()} has {_name(found)}, and GBPA needs 10.0", "install a QEMU that is newer")
     if not has(command, device):
-        raise NoDevice(f"{_name(found)} has no device {device}", f"use a distribution whose QEMU has {device}")
+        raise NoDevice(f"{_name(found)} has no device {device}",
+                       f"use a distribution whose QEMU has {device}")
     return command, _name(found)
 
 

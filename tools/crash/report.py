@@ -101,4 +101,5 @@ def lines(runs: Runs) -> str:
     room = runs["patched"].rule(14)
     memory = f"    memory     {room.detail}\n" if room else ""
     damage = f"    damage     {struck.detail}\n" if struck else ""
-    return "".join(f"    {which:<9}  {figures(run)}\n" for which, run in runs.items()) + broken + memory + damage
+    each = "".join(f"    {which:<9}  {figures(run)}\n" for which, run in runs.items())
+    return each + broken + memory + damage

@@ -583,10 +583,11 @@ def test_rule14_memory(case: Case, old: int | None, new: int | None, status: Sta
     evidence.scenario = a_scenario(reserve="96M")
     judged = judge.judge(evidence)
     assert rule(judged, 14).status is judged.verdict is status
-    assert str(old or "unknown") in rule(judged, 14).detail and str(new or "unknown") in rule(judged, 14).detail
-    assert f"memory     {rule(judged, 14).detail}" in report.lines({"patched": judged})
-    assert (f"{new} KiB, queues 0" in report.page("6.12", "QEMU", evidence.scenario, {"patched": judged}, PASS)
-            ) is bool(new)
+    said = rule(judged, 14).detail
+    assert str(old or "unknown") in said and str(new or "unknown") in said
+    assert f"memory     {said}" in report.lines({"patched": judged})
+    page = report.page("6.12", "QEMU", evidence.scenario, {"patched": judged}, PASS)
+    assert (f"{new} KiB, queues 0" in page) is bool(new)
     evidence.scenario = a_scenario(reserve="96M", refusal="x")      # today's path, with today's queues
     assert not judge.judge(evidence).rule(14)
 

@@ -190,8 +190,8 @@ def test_what_makes_a_row_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_another_qemu_of_the_same_version(tmp_path: Path) -> None:
     qemu = tmp_path / "qemu"
     found = set()
-    for build in (b"one", b"two"):
-        qemu.write_bytes(build)
+    for program in (b"one", b"two"):
+        qemu.write_bytes(program)
         crash.qemu_key.cache_clear()
         found.add(crash.qemu_key((str(qemu),)))
     assert len(found) == 2
@@ -249,7 +249,7 @@ def some_scenarios(monkeypatch: pytest.MonkeyPatch, base: str, only: str, find: 
     monkeypatch.setattr(machine, "find", find or (lambda device="": (["true"], "QEMU 10.0.2")))
     monkeypatch.setattr(crash, "tools_key", lambda: "tools")
     monkeypatch.setattr(crash, "crash_test", no_crash)
-    monkeypatch.setattr(Report, "show", lambda self, where: made.append(self) or 0)
+    monkeypatch.setattr(Report, "show", lambda self, where: made.append(self))
     crash.scenarios()
     return made[0]
 
