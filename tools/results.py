@@ -109,11 +109,11 @@ class Report:
         return f"{first.name}: {first.detail}".splitlines()[0] if first else "nothing was judged"
 
     def write(self, directory: Path) -> None:
-        """All forms into the directory of the run."""
-        for name, text in (("table.txt", self.text.rstrip() + "\n"), ("result.json", as_json(self)),
-                           ("result.ktap", as_ktap(self)), ("junit.xml", as_junit(self)),
-                           ("report.html", as_html(self))):
-            (directory / name).write_text(text)
+        """All forms into the directory of the run; result.json, the last one, says that all are there."""
+        for name, text in (("table.txt", self.text.rstrip() + "\n"), ("result.ktap", as_ktap(self)),
+                           ("junit.xml", as_junit(self)), ("report.html", as_html(self)),
+                           ("result.json", as_json(self))):
+            common.write(directory / name, text)
 
     def show(self, directory: Path, more: str = "") -> int:
         """Write all forms, print the table and where they are; the verb's exit code."""

@@ -60,6 +60,17 @@ def test_forms(tmp_path: Path) -> None:
     assert (tmp_path / "table.txt").read_text() == "a table\n"
 
 
+def test_result_json_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is, the run came to its end, and no form is half written."""
+    def full(report: Report) -> str:
+        raise OSError("no space")
+
+    monkeypatch.setattr(results, "as_html", full)
+    with pytest.raises(OSError, match="no space"):
+        Report("v", "6.12", ONE).write(tmp_path)
+    assert not (tmp_path / "result.json").exists()
+
+
 def test_table() -> None:
     text = results.table([["a", "bb", "ccc"], [], ["long", "1", "2"]])
     assert text.splitlines() == ["a     bb  ccc", "-------------", "long   1    2"]
