@@ -23,6 +23,7 @@ TRACE = "trace.log"
 DTB = "machine.dtb"
 SMMU_DEVICE = "arm-smmuv3"      # of which a machine can have several; without it the board has one
 RESERVE = "160M"                # Kconfig's default
+MAX_SEED = 1000000000           # Kconfig's range
 DAMAGE_CRASH_MEMORY = "crash-memory"
 # Of UEFI's memory map, as the kernel prints it with efi=debug
 EFI_REGION = re.compile(r"efi:   (0x[0-9a-f]+)-0x[0-9a-f]+ \[([^|]*?) *\|")
@@ -56,6 +57,11 @@ class Scenario:
         if self.not_coherent and self.uefi:
             raise Err("CONFIG_CRASH_NOT_COHERENT=y is of a device tree, and CONFIG_CRASH_UEFI=y has none",
                       "make menuconfig", USAGE)
+        try:
+            re.compile(str(values["seen"]))
+        except re.error as err:
+            raise Err(f"CONFIG_CRASH_SEEN={values['seen']}: no regular expression: {err}", "make menuconfig",
+                      USAGE) from err
         if values["moment"] not in MOMENTS:
             raise Err(f"CONFIG_CRASH_MOMENT={values['moment']}: no such moment",
                       "one of: " + " ".join(MOMENTS[1:]), USAGE)

@@ -25,7 +25,7 @@ from ..queue.store import Store, digest, series
 from ..results import Report, Result, Status, counted, failure, release, run_directory
 from . import guest, judge, picture, report, workload
 from .matrix import KEPT, KEPT_OF_CHANCE, Job, Matrix
-from .scenario import Scenario
+from .scenario import MAX_SEED, Scenario
 
 HERE = Path(__file__).resolve().parent
 SPACE = 1 << 30                 # bytes that two runs may leave behind
@@ -195,9 +195,9 @@ def tools_key() -> str:
     """Of what every result depends on: the crash test itself, UEFI's firmware, all that the guest runs."""
     own = [path for path in [*sorted(HERE.rglob("*.*")), Path(machine.__file__), Path(machine.FIRMWARE)]
            if path.suffix in (".py", ".c", ".fd") and path.is_file()]
-    files = [(name, data) for part in guest.programs().values() for name, data in sorted(part.items())]
-    return digest(*(path.read_bytes() for path in own), guest.compile_init(),
-                  *(word for both in files for word in both))
+    files = [name.encode() + b"\0" + data
+             for part in guest.programs().values() for name, data in sorted(part.items())]
+    return digest(*(path.read_bytes() for path in own), guest.compile_init(), *files)
 
 
 @functools.cache
@@ -259,10 +259,16 @@ def one(job: Job, directory: Path) -> Result:
 
 def bound(failed: int, count: int) -> float:
     """The rate of failures that is not exceeded, with 95% confidence (Clopper and Pearson, one-sided)."""
+    if failed == count:
+        return 1.0
     low, high = failed / count, 1.0
-    for _ in range(60):
+    # By logarithms: of some hundred crashes the coefficients are no floats any more.
+    ways = [math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+            for k in range(failed + 1)]
+    for _ in range(50):
         rate = (low + high) / 2
-        seen = sum(math.comb(count, k) * rate**k * (1 - rate)**(count - k) for k in range(failed + 1))
+        seen = math.fsum(math.exp(way + k * math.log(rate) + (count - k) * math.log1p(-rate))
+                         for k, way in enumerate(ways))
         low, high = (rate, high) if seen > 0.05 else (low, rate)
     return high
 
@@ -272,6 +278,9 @@ def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]], off: str
 
     Without the check `off` of the driver the verb passes if a crash does not."""
     first, wanted = number("SEED", 1), number("N", 10)
+    if first + wanted - 1 > MAX_SEED:
+        raise Err(f"SEED={first} N={wanted}: a seed is no more than {MAX_SEED}", "choose a smaller SEED=",
+                  USAGE)
     base = config.load("default_defconfig").base
     words = ["N=1", *([f"WITHOUT={off}"] if off else [])]
     matrix = run_jobs(verb, base, [
@@ -295,8 +304,9 @@ def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]], off: str
             "without": ""}).report.verdict if hits else Status.INVALID
         whole.results = [control(off, hits, usual)]
         whole.text += f"\n{whole.verdict}: {whole.results[0].detail}\n"
-    status.record(base, f"{verb} without {off}" if off else verb, whole.verdict,
-                  whole.results[0].detail if off else f"{wanted - failed} of {wanted}")
+    if wanted > 1:      # one that repeats a row tells nothing of them all
+        status.record(base, f"{verb} without {off}" if off else verb, whole.verdict,
+                      whole.results[0].detail if off else f"{wanted - failed} of {wanted}")
     return whole.show(matrix.directory)
 
 

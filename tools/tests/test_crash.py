@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ from .. import machine
 from ..common import Err
 from ..crash import guest, judge, report, workload
 from ..crash import test as crash
-from ..crash.scenario import NIC, TRACE
+from ..crash.matrix import Job, Matrix
+from ..crash.scenario import MAX_SEED, NIC, TRACE
 from ..kernel import build
-from ..queue import deps
+from ..queue import deps, status
 from ..results import Report, Result, Status
 from .conftest import TOP, a_scenario
 
@@ -325,10 +327,45 @@ def test_the_kernel_that_crashes_is_not_known(monkeypatch: pytest.MonkeyPatch) -
         crash.first_kernel(a_scenario(first_kernel="other"), "6.12")
 
 
-@pytest.mark.parametrize(("failed", "count", "rate"), [(0, 100, 0.0295), (1, 100, 0.0466), (10, 10, 1.0)])
+@pytest.mark.parametrize(("failed", "count", "rate"), [
+    (0, 100, 0.0295), (1, 100, 0.0466), (10, 10, 1.0), (1100, 1100, 1.0), (600, 1100, 0.5705),
+    (1099, 1100, 0.99995), (0, 100000, 0.00003)])
 def test_bound(failed: int, count: int, rate: float) -> None:
     """Against a table of the exact bounds."""
     assert crash.bound(failed, count) == pytest.approx(rate, abs=1e-4)
+
+
+def test_a_seed_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert f"range 0 {MAX_SEED}\n" in (TOP / "Kconfig").read_text()
+    for seed, count in (("1000000001", "1"), ("999999999", "3")):
+        monkeypatch.setenv("SEED", seed)
+        monkeypatch.setenv("N", count)
+        with pytest.raises(Err, match=f"SEED={seed} N={count}: a seed is no more"):
+            crash.soak()
+
+
+def test_a_pattern_that_is_none() -> None:
+    with pytest.raises(Err, match=r"CONFIG_CRASH_SEEN=\(: no regular expression"):
+        a_scenario(seen="(")
+
+
+@pytest.mark.parametrize(("count", "recorded"), [("1", False), ("2", True)])
+def test_a_repeat_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: str,
+                                  recorded: bool) -> None:
+    """The command that a row prints does not take the place of what the hundred said."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("N", count)
+    said: list[object] = []
+    monkeypatch.setattr(status, "record", lambda *words: said.append(words))
+    monkeypatch.setattr(crash, "run_jobs", a_matrix)
+    crash.soak()
+    assert bool(said) is recorded
+
+
+def a_matrix(verb: str, base: str, jobs: Sequence[Job], *words: object) -> Matrix:
+    matrix = Matrix(verb, base, jobs, {job.name: "" for job in jobs})
+    matrix.done = {job.name: Result("crash", job.name, Status.PASS) for job in jobs}
+    return matrix
 
 
 def test_a_bad_number(monkeypatch: pytest.MonkeyPatch) -> None:
