@@ -30,12 +30,17 @@
 #include <linux/pci.h>
 #include <linux/platform_device.h>
 #include <linux/prandom.h>
+#include <linux/preempt.h>
 #include <linux/printk.h>
+#include <linux/sched.h>
 #include <linux/smmu-kdump-test.h>
 #include <linux/smp.h>
 
-/* IHI0070 6.3.9, 6.3.19, 6.3.24 to 6.3.28 */
+/* IHI0070 6.3.1, 6.3.2, 6.3.9, 6.3.10, 6.3.19, 6.3.24 to 6.3.28 */
+#define IDR0			0x0
+#define IDR1			0x4
 #define CR0			0x20
+#define CR0ACK			0x24
 #define CR0_SMMUEN		BIT(0)
 #define IRQ_CTRL		0x50
 #define GERROR			0x60
@@ -126,6 +131,7 @@ MODULE_PARM_DESC(damage_l1, "\"INDEX VALUE\": overwrite an L1 stream-table descr
 #define STE_WORDS		8
 #define STE_V			BIT_ULL(0)
 #define STE_CONFIG		GENMASK_ULL(3, 1)
+#define STE_LIVE		BIT_ULL(3)	/* of Config */
 #define STE_S1FMT		GENMASK_ULL(5, 4)
 #define STE_S1CDMAX		GENMASK_ULL(63, 59)
 #define L1_SPAN			GENMASK_ULL(4, 0)
@@ -206,6 +212,7 @@ static void damage_ste(__le64 *ste, u32 sid)
 {
 	u64 val = le64_to_cpu(ste[0]);
 	u32 word = chance(STE_WORDS);
+	char what[40];
 
 	switch (chance(6)) {
 	case 0:
@@ -224,14 +231,15 @@ static void damage_ste(__le64 *ste, u32 sid)
 		put(ste, val + BIT(6 + chance(6)), "S1ContextPtr", sid, sid);
 		break;
 	default:
-		put(&ste[word], le64_to_cpu(ste[word]) ^ BIT_ULL(chance(64)), "bit of the STE",
-		    sid, sid);
+		snprintf(what, sizeof(what), "bit of word %u of the STE", word);
+		put(&ste[word], le64_to_cpu(ste[word]) ^ BIT_ULL(chance(64)), what, sid, sid);
 	}
 }
 
 static void damage_cd(__le64 *cd, u32 sid)
 {
 	u32 word = chance(8);
+	char what[40];
 
 	switch (chance(3)) {
 	case 0:
@@ -242,18 +250,24 @@ static void damage_cd(__le64 *cd, u32 sid)
 		    sid, sid);
 		break;
 	default:
-		put(&cd[word], le64_to_cpu(cd[word]) ^ BIT_ULL(chance(64)), "bit of the CD", sid, sid);
+		snprintf(what, sizeof(what), "bit of word %u of the CD", word);
+		put(&cd[word], le64_to_cpu(cd[word]) ^ BIT_ULL(chance(64)), what, sid, sid);
 	}
 }
 
-/* A 4 KiB page of an L2 table: 64 STEs */
+/* A 4 KiB page of an L2 table: 64 STEs. The host reads what those have that do not abort */
 static void damage_page(__le64 *stes, u32 first)
 {
-	u32 page = chance(4) * 64;
+	u32 page = chance(4) * 64, i;
 
 	first += page;
+	stes += page * STE_WORDS;
 	pr_info("chaos: noise for StreamIDs 0x%x-0x%x\n", first, first + 63);
-	prandom_bytes_state(&chaos_rnd, stes + page * STE_WORDS, SZ_4K);
+	prandom_bytes_state(&chaos_rnd, stes, SZ_4K);
+	for (i = 0; i < 64; i++, stes += STE_WORDS)
+		if ((le64_to_cpu(stes[0]) & (STE_V | STE_LIVE)) == (STE_V | STE_LIVE))
+			pr_info("chaos: noise in StreamID 0x%x: 0x%016llx, word 2 0x%016llx\n",
+				first + i, le64_to_cpu(stes[0]), le64_to_cpu(stes[2]));
 }
 
 static int chaos_set(const char *val, const struct kernel_param *kp)
@@ -261,6 +275,7 @@ static int chaos_set(const char *val, const struct kernel_param *kp)
 	static __le64 *used[MAX_USED], *cds[MAX_USED];	/* STEs of stage 1, their CDs */
 	static u32 sids[MAX_USED];
 	unsigned int num, i, k, seed, count, n = 0;
+	void __iomem *regs = smmu_registers();
 	__le64 *l1, *stes = NULL;
 
 	if (sscanf(val, "%u %u", &seed, &count) != 2)
@@ -268,6 +283,9 @@ static int chaos_set(const char *val, const struct kernel_param *kp)
 	l1 = smmu_l1_table(&num);
 	if (IS_ERR(l1))
 		return PTR_ERR(l1);
+	/* The host judges by it what must be found to be bad */
+	pr_info("chaos: IDR0 0x%08x, IDR1 0x%08x\n", readl(regs + IDR0), readl(regs + IDR1));
+	iounmap(regs);
 	for (i = 0; i < num; i++) {
 		if (!(le64_to_cpu(l1[i]) & L1_SPAN))
 			continue;
@@ -335,7 +353,12 @@ static void __noreturn die_now(void)
 /* The SMMU is being enabled: its queues are not yet */
 static void die_in_cr0_update(void __iomem *regs)
 {
+	unsigned int ms = 100;
+
 	writel(readl(regs + CR0) & CR0_SMMUEN, regs + CR0);
+	while (readl(regs + CR0ACK) != readl(regs + CR0) && ms--)
+		mdelay(1);
+	pr_info("CR0 0x%x, CR0ACK 0x%x\n", readl(regs + CR0), readl(regs + CR0ACK));
 	die_now();
 }
 
@@ -346,7 +369,7 @@ static void die_in_cr0_update(void __iomem *regs)
 static void die_with_cmdq_err(void __iomem *regs, bool full)
 {
 	u64 base = readq(regs + CMDQ_BASE);
-	u32 size = BIT(base & CMDQ_LOG2SIZE), prod = readl(regs + CMDQ_PROD);
+	u32 size = BIT(base & CMDQ_LOG2SIZE), prod = readl(regs + CMDQ_PROD), cons;
 	__le64 *entry = phys_to_virt(base & CMDQ_ADDR) + (prod & (size - 1)) * CMDQ_ENTRY;
 	unsigned int ms = 100;
 
@@ -356,19 +379,24 @@ static void die_with_cmdq_err(void __iomem *regs, bool full)
 	writel(full ? prod ^ size : (prod + 1) & (2 * size - 1), regs + CMDQ_PROD);
 	while (!((readl(regs + GERROR) ^ readl(regs + GERRORN)) & CMDQ_ERR) && ms--)
 		mdelay(1);
-	pr_info("GERROR 0x%x, CMDQ_PROD 0x%x, CMDQ_CONS 0x%x\n",
-		readl(regs + GERROR) ^ readl(regs + GERRORN), readl(regs + CMDQ_PROD),
-		readl(regs + CMDQ_CONS));
+	prod = readl(regs + CMDQ_PROD);
+	cons = readl(regs + CMDQ_CONS);
+	/* The upper bits of CMDQ_CONS tell of the error. The wrap bits differ when it is full */
+	full = !((prod ^ cons ^ size) & (2 * size - 1));
+	pr_info("GERROR 0x%x, CMDQ_PROD 0x%x, CMDQ_CONS 0x%x%s\n",
+		readl(regs + GERROR) ^ readl(regs + GERRORN), prod, cons, full ? ", full" : "");
 	die_now();
 }
 
 static void die_in_interrupt(struct irq_work *work)
 {
+	pr_info("%s\n", in_hardirq() ? "in an interrupt" : "in no interrupt");
 	die_now();
 }
 
 static int die_in_thread(void *unused)
 {
+	pr_info("%s\n", current->flags & PF_KTHREAD ? "in a kernel thread" : "in no kernel thread");
 	die_now();
 }
 
@@ -381,15 +409,16 @@ static void be_deaf(void *unused)
 }
 
 /* As the network card's driver leaves it: no DMA, no power */
-static void suspend_nic(void)
+static int suspend_nic(void)
 {
 	struct pci_dev *pdev = pci_get_class(PCI_CLASS_NETWORK_ETHERNET << 8, NULL);
 
 	if (!pdev)
-		return;
+		return -ENODEV;
 	pci_disable_device(pdev);
 	pci_set_power_state(pdev, PCI_D3hot);
 	pr_info("%s is in state D%d\n", pci_name(pdev), pdev->current_state);
+	return 0;
 }
 
 static int moment_set(const char *val, const struct kernel_param *kp)
@@ -397,6 +426,7 @@ static int moment_set(const char *val, const struct kernel_param *kp)
 	static DEFINE_IRQ_WORK(work, die_in_interrupt);
 	static int *volatile nowhere;
 	void __iomem *regs = smmu_registers();
+	int ret = 0;
 
 	if (!regs)
 		return -ENODEV;
@@ -408,15 +438,19 @@ static int moment_set(const char *val, const struct kernel_param *kp)
 	else if (sysfs_streq(val, "deaf"))
 		smp_call_function(be_deaf, NULL, 0);
 	else if (sysfs_streq(val, "suspend"))
-		suspend_nic();
+		ret = suspend_nic();
 	else if (sysfs_streq(val, "oops"))
 		pr_emerg(PANIC_TEXT ", by an oops\n");
 	else if (!sysfs_streq(val, "cr0") && !sysfs_streq(val, "cmdq_err") &&
 		 !sysfs_streq(val, "cmdq_full"))
 		return -EINVAL;
+	if (ret)
+		return ret;
 
-	if (sysfs_streq(val, "interrupt") || sysfs_streq(val, "thread"))
+	if (sysfs_streq(val, "interrupt") || sysfs_streq(val, "thread")) {
 		msleep(1000);
+		return -ETIME;
+	}
 	if (sysfs_streq(val, "oops"))
 		*nowhere = 0;
 	local_irq_disable();
