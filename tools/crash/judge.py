@@ -20,13 +20,14 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .. import machine
 from ..common import TOP, run
 from ..results import Result, Status, worst
+from . import damage
 from .scenario import DEVICES, NIC, RESERVE, SLOW, TRACE, Scenario
 from .trace import read_trace
 from .workload import Run
@@ -91,6 +92,7 @@ class Evidence:
     ring: int = 4095                    # receive descriptors that were free at the panic
     frames: set[int] | None = None      # in the vmcore; None: there is no vmcore
     reads: set[int] | None = None       # whose data is in the vmcore and was not complete before
+    crash_memory: Sequence[tuple[int, int]] = ()        # what is reserved; both ends belong to it
     damage: int | None = None           # the value of the L1 descriptor that was damaged
     vmcore: str = ""                    # what is wrong with the vmcore, or ""
     console: str = ""
@@ -346,7 +348,6 @@ def the_refusal_was_said(evidence: Evidence) -> Found:
 
 
 TOO_MUCH = "kdump: stream table not adopted: it has too many damaged entries"
-STE_WORD_0 = ("Config", "S1CDMax", "S1Fmt", "S1ContextPtr")
 MAX_DAMAGE = 64                 # KDUMP_MAX_DAMAGE of the driver: it tells so many of them
 
 
@@ -356,36 +357,26 @@ def adopts(evidence: Evidence) -> bool:
     return evidence.which == "unpatched" or not (evidence.scenario.refusal or given_up)
 
 
-def became(evidence: Evidence) -> Counter[str]:
-    """How many damages of chance the crash kernel names, end their own streams, or look like good entries.
-
-    An L1 descriptor with Span 0 has no table (IHI0070 5.1), an STE without V or the top bit of Config
-    aborts (5.2). An entry that looks good is followed: its own stream may suffer, no other."""
-    first, _, crash = evidence.console.partition(PANIC_TEXT)
-    named = {int(sid, 0) for sid in re.findall(r"kdump: bad .* for StreamID (0x\w+):", crash)}
-    found: Counter[str] = Counter()
-    for what, sids, value in zip(re.findall(r"chaos: (.*?) (?:of|for) StreamIDs", first), evidence.hurt,
-                                 re.findall(r"chaos: .*?(?:becomes (0x\w+)|noise.*)", first)):
-        word = int(value or "0", 0)
-        ends = "L1" in what and not word & 0x1f or what in STE_WORD_0 and word & 0b1001 != 0b1001
-        found["named" if named & set(sids) else "end their streams" if ends else "look good"] += 1
-    return found
-
-
 def chance_struck(evidence: Evidence) -> Found:
-    crash = evidence.console.partition(PANIC_TEXT)[2]
+    """Each damage is named by the crash kernel, or it is known here why it need not be."""
+    log, _, crash = evidence.console.partition(PANIC_TEXT)
     cut = len(re.findall(r"kdump: bad .*, cut off", crash))
     busy = [stream["sid"] for stream in evidence.streams if stream["first_dma"] is not None]
     whole = len(busy) if adopts(evidence) else 0
-    kinds = became(evidence)
+    damages = damage.judged(log, crash, damage.memory(str(evidence.scenario.ram)), evidence.crash_memory)
+    kinds = Counter(each.fate for each in damages)
     told = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-    said = (f"{len(evidence.hurt)} damages ({told}), "
+    said = (f"{len(damages)} damages ({told}), "
             f"{cut} entries cut off, {whole} streams in flight that were whole")
     figures = {"cut": cut, "whole": whole, **kinds}
-    if len(evidence.hurt) != evidence.scenario.damages:
+    if len(damages) != evidence.scenario.damages or kinds[damage.UNKNOWN]:
         return Status.INVALID, said, figures
-    if TOO_MUCH in crash and cut != MAX_DAMAGE:
-        return Status.FAIL, said + f"; the adoption was given up before {MAX_DAMAGE} damages", figures
+    if TOO_MUCH in crash:
+        if cut != MAX_DAMAGE:
+            return Status.FAIL, said + f"; the adoption was given up before {MAX_DAMAGE} damages", figures
+    elif kinds[damage.MISSED] and evidence.which == "patched":
+        missed = "; ".join(each.text for each in damages if each.fate == damage.MISSED)
+        return Status.FAIL, f"{said}; the crash kernel must find {missed}", figures
     return Status.PASS, said, figures
 
 
@@ -546,7 +537,8 @@ def judge_run(run_: Run, which: str = "patched", control: Judgement | None = Non
     head, tail, size = (int(re.sub(r"\D", "", word)) for word in run_.facts("ring")[0][1:])
     available = run_.facts("memory")
     evidence = Evidence(run_.scenario, trace, which, run_.sent, panic, run_.mark("saving"),
-                        (tail - head) % size, damage=run_.damage, control=control,
+                        (tail - head) % size, crash_memory=crash_memory, damage=run_.damage,
+                        control=control,
                         console=(run_.directory / machine.CONSOLE).read_text(errors="replace"),
                         available_kib=int(available[0][0]) if available else None)
     evidence.lost = lost

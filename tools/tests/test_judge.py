@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from .. import machine
-from ..crash import judge, report, vmcore, workload
+from ..crash import damage, judge, report, vmcore, workload
 from ..crash.scenario import DUMP, NIC, RESERVE, SLOW
 from ..crash.trace import DOORBELL, read_trace
 from ..results import Result, Status
@@ -625,7 +625,8 @@ def test_rule10_refusal_after_the_adoption(said: str, status: Status) -> None:
     assert judge.the_refusal_was_said(evidence)[0] is status
 
 
-CHAOS = ("smmu_kdump_test: chaos: Config of StreamIDs 0x{0:x}-0x{0:x}: 0x1 becomes 0x3\n"
+IDRS = "smmu_kdump_test: chaos: IDR0 0x0d5c10bf, IDR1 0x00730010\n"      # of QEMU 10.0's SMMU
+CHAOS = (IDRS + "smmu_kdump_test: chaos: Config of StreamIDs 0x{0:x}-0x{0:x}: 0x1 becomes 0x3\n"
          "smmu_kdump_test: chaos: noise for StreamIDs 0x40-0x7f\n" + judge.PANIC_TEXT + "\n")
 
 
@@ -637,7 +638,7 @@ def test_chaos_spares_no_stream_that_is_whole(case: Case) -> None:
     nic["adopted"]["aborted"] = nic["adopted"]["misdirected"] = 3
     evidence.frames = set()
     for damaged, status in (NIC, Status.PASS), (DUMP, Status.FAIL):
-        evidence.console = CHAOS.format(damaged) + "kdump: bad STE for StreamID 0x8: 0x3, cut off\n"
+        evidence.console = CHAOS.format(damaged)
         for rule in (judge.in_flight_dma_survives, judge.nothing_is_misdirected, judge.data_lands):
             assert rule(evidence)[0] is status, (rule, damaged)
     found = judge.chance_struck(evidence)
@@ -647,19 +648,117 @@ def test_chaos_spares_no_stream_that_is_whole(case: Case) -> None:
     assert judge.chance_struck(evidence)[0] is Status.INVALID
 
 
-def test_what_became_of_the_damage() -> None:
-    """Named, or of no harm, or as good as a good one."""
-    log = "".join(f"smmu_kdump_test: chaos: {text}\n" for text in (
-        "Config of StreamIDs 0x8-0x8: 0x0b becomes 0x5",
-        "S1ContextPtr of StreamIDs 0x10-0x10: 0x0b becomes 0x123b",
-        "L1 Span of StreamIDs 0x100-0x1ff: 0x9 becomes 0x40",
-        "L1 pointer of StreamIDs 0x200-0x2ff: 0x9 becomes 0x9",
-        "CD with V of StreamIDs 0x18-0x18: 0x1 becomes 0x0",
-        "noise for StreamIDs 0x40-0x7f"))
-    crash = ("kdump: bad STE for StreamID 0x41: 0x3, cut off\n"
-             "kdump: bad L1 descriptor for StreamID 0x200: 0x9, cut off\n")
-    evidence = judge.Evidence(a_scenario(chaos=5), {}, console=log + judge.PANIC_TEXT + "\n" + crash)
-    assert judge.became(evidence) == {"named": 2, "end their streams": 2, "look good": 2}
+CRASH_MEMORY = [(0x55600000, 0x5f5fffff)]
+STE = "Config of StreamIDs 0x8-0x8: 0x0000000042c4c00b becomes 0x{:016x}"
+L1 = "L1 pointer of StreamIDs 0x200-0x2ff: 0x0000000000000000 becomes 0x{:016x}"
+CD = "ASID of StreamIDs 0x10-0x10: 0x0001e204c0003510 becomes 0x{:016x}"
+
+
+def fates(*told: str, crash: str = "", idrs: str = IDRS) -> list[str]:
+    log = idrs + "".join(f"[ 1.0] smmu_kdump_test: chaos: {text}\n" for text in told)
+    said = f"arm-smmu-v3 9050000.smmuv3: kdump: bad {crash}, cut off\n"
+    found = damage.judged(log, said, damage.memory("512M"), CRASH_MEMORY)
+    assert len(found) == sum(" StreamIDs " in text for text in told)
+    return [each.fate for each in found]
+
+
+@pytest.mark.parametrize("value", [
+    0x9,                            # to address 0
+    0x9000009,                      # to the UART
+    0x8000000009,                   # to a hole
+    0x55600009,                     # to the crash kernel's memory
+    0x5f5fc009,
+    0x60000009,                     # right behind the RAM
+    0xffffffffffc009,
+    0x42c4c049, 0x42c4d009,         # not aligned to 16 KiB
+    0x42c4c008, 0x42c4c012,         # another Span
+    0x0800000042c4c009, 0x42c4c029,     # reserved bits
+])
+def test_a_bad_l1_descriptor_must_be_named(value: int) -> None:
+    assert fates(L1.format(value)) == [damage.MISSED]
+    assert fates(L1.format(value), crash=f"L1 descriptor for StreamID 0x200: {value:#018x}") == [damage.NAMED]
+    # Another one, or another value, is none of it.
+    for other in ("L1 descriptor for StreamID 0x300: {:#018x}", "L1 descriptor for StreamID 0x200: 0x{:x}00",
+                  "STE for StreamID 0x200: {:#018x}"):
+        assert fates(L1.format(value), crash=other.format(value)) == [damage.MISSED]
+
+
+@pytest.mark.parametrize("value", [
+    0xf80000000000000b | 0x42c4c000, 0x080000000000000b | 0x42c4c000,       # S1CDMax
+    0xb, 0x900000b, 0x800000000b, 0x5560000b, 0x6000000b, 0xffffffffffffcb,     # S1ContextPtr
+    0x42c4c00d, 0x42c4c00f,         # stage 2 with VMID 0
+])
+def test_a_bad_ste_must_be_named(value: int) -> None:
+    assert fates(STE.format(value)) == [damage.MISSED]
+    assert fates(STE.format(value), crash=f"STE for StreamID 0x8: {value:#018x}") == [damage.NAMED]
+    assert fates(STE.format(value), crash=f"STE for StreamID 0x9: {value:#018x}") == [damage.MISSED]
+
+
+def test_what_need_not_be_named() -> None:
+    """Each with its reason."""
+    assert fates(L1.format(0x42c40009), L1.format(0x55600000)) == [damage.AGAIN, damage.ENDS]
+    assert fates(L1.format(0x42c40009)) == [damage.MEMORY]
+    assert fates(STE.format(0x42c4c10b)) == fates(STE.format(0x55600000 - 64 + 0xb)) == [damage.MEMORY]
+    assert fates(STE.format(0xf800000000000001)) == fates(STE.format(0x900000a)) == [damage.ENDS]
+    assert fates(STE.format(0x42c4c009)) == [damage.BYPASS]
+    assert fates("bit of word 3 of the STE of StreamIDs 0x8-0x8: 0x0 becomes 0x8",
+                 "bit of word 2 of the STE of StreamIDs 0x8-0x8: 0x0 becomes 0x8",
+                 "bit of word 1 of the CD of StreamIDs 0x8-0x8: 0x0 becomes 0x8") == [damage.UNCHECKED] * 3
+    vmid = "bit of word 2 of the STE of StreamIDs 0x8-0x8: 0x0 becomes 0x8"
+    assert fates(vmid, STE.format(0x42c4c00d)) == [damage.VMID] * 2
+    assert fates(CD.format(0x1e20440003510)) == [damage.ENDS]
+    assert fates(CD.format(0xfc71e204c0003510)) == [damage.CD]
+    eight = IDRS.replace("10bf", "00bf")        # bits of an ASID
+    assert fates(CD.format(0xfc71e204c0003510), idrs=eight) == [damage.MISSED]
+    assert fates("bit of the STE of StreamIDs 0x8-0x8: 0x0 becomes 0x8") == [damage.UNKNOWN]
+    assert fates(L1.format(0), idrs="") == [damage.UNKNOWN]
+
+
+def test_damage_over_damage() -> None:
+    """The last one counts, and only where the SMMU comes to it."""
+    bad = STE.format(0xf80000000000000b)
+    l1 = "L1 Span of StreamIDs 0x0-0xff: 0x0000000042c4c009 becomes 0x{:016x}"
+    assert fates(bad, STE.format(0x42c4c00b)) == [damage.AGAIN, damage.MEMORY]
+    assert fates(bad, l1.format(0x42c4c000)) == [damage.BELOW, damage.ENDS]
+    assert fates(l1.format(0x42c4c00a), bad, crash="L1 descriptor for StreamID 0x0: 0x0000000042c4c00a") == [
+        damage.NAMED, damage.BELOW]
+    # As it was again: the STE is in use
+    assert fates(l1.format(0x42c4c00a), l1.format(0x42c4c009), bad) == [
+        damage.AGAIN, damage.MEMORY, damage.MISSED]
+    assert fates(bad, CD.replace("0x10", "0x8").format(0))[1] == damage.BELOW
+    assert fates(bad, "noise for StreamIDs 0x0-0x3f") == [damage.AGAIN, damage.ENDS]
+
+
+def test_noise() -> None:
+    """Of a page with 64 STEs those are told that do not abort."""
+    page = "noise for StreamIDs 0x80-0xbf"
+    bad = "noise in StreamID 0x8e: 0x777f6a818b20735b, word 2 0x1"
+    said = "STE for StreamID 0x8e: 0x777f6a818b20735b"
+    assert fates(page) == [damage.ENDS]
+    assert fates(page, bad) == [damage.MISSED] and fates(page, bad, crash=said) == [damage.NAMED]
+    # One of them is found, the other not
+    assert fates(page, bad, "noise in StreamID 0x8f: 0x900000b, word 2 0x0", crash=said) == [damage.MISSED]
+    assert fates(page, "noise in StreamID 0x8f: 0xd, word 2 0x7") == [damage.VMID]
+    assert fates(page, "noise in StreamID 0x8f: 0xd, word 2 0x70000") == [damage.MISSED]
+
+
+# Of make chaos SEED=1, without the check of pointers and with it
+SEED_1 = IDRS + "".join(f"smmu_kdump_test: chaos: S1ContextPtr of StreamIDs {text}\n" for text in (
+    "0x8-0x8: 0x0000000040f4500b becomes 0x000000800000000b",
+    "0x10-0x10: 0x000000004254e00b becomes 0x000000004254e10b"))
+
+
+@pytest.mark.parametrize(("said", "status", "rest"), [
+    ("", Status.FAIL, "must find S1ContextPtr of StreamIDs 0x8-0x8: 0x000000800000000b"),
+    ("kdump: bad STE for StreamID 0x8: 0x000000800000000b, cut off\n", Status.PASS,
+     "(1 named, 1 lead to memory of the crashed kernel), 1 entries")])
+def test_rule11_each_damage_is_named(said: str, status: Status, rest: str) -> None:
+    evidence = judge.Evidence(a_scenario(chaos=1), {"streams": []},
+                              console=f"{SEED_1}{judge.PANIC_TEXT}\n{said}")
+    found = judge.chance_struck(evidence)
+    assert found[0] is status and rest in found[1]
+    evidence.which = "unpatched"
+    assert judge.chance_struck(evidence)[0] is Status.PASS
 
 
 def test_chaos_that_is_too_much(case: Case) -> None:
