@@ -95,6 +95,7 @@ class Evidence:
     crash_memory: Sequence[tuple[int, int]] = ()        # what is reserved; both ends belong to it
     damage: int | None = None           # the value of the L1 descriptor that was damaged
     vmcore: str = ""                    # what is wrong with the vmcore, or ""
+    more: Sequence[int] = ()            # the StreamIDs of the other disks, but for bridges
     console: str = ""
     available_kib: int | None = None    # MemAvailable of the crash kernel
     lost: str = ""                      # why the machine was given up, or ""
@@ -387,10 +388,20 @@ def the_scenario_took_effect(evidence: Evidence) -> Found:
               "CPU.*started at EL2": 2 * scenario.vhe}
     if scenario.seen and evidence.which == "patched":
         wanted[scenario.seen] = 1
+    if len(evidence.more) != scenario.more:
+        return Status.INVALID, f"{len(evidence.more)} disks are read beside the slow one, not {scenario.more}", {}
+    counts = []
+    for sid in evidence.more:
+        # Behind a PCI bridge a device has the bridge's StreamID.
+        counts.append(sum(_total(stream, OLD, "translated", "bypassed") for stream in evidence.trace["streams"]
+                          if stream["sid"] in (sid, sid & ~0xff)))
+        if not counts[-1] and evidence.whole(sid) and evidence.which == "patched":
+            return Status.INVALID, f"the disk {sid:#x} has no access between panic and take-over", {}
     for pattern, times in wanted.items():
         if len(re.findall(pattern, evidence.console)) < times:
             return Status.INVALID, f"the console does not show {pattern!r} {times} times", {}
-    return Status.PASS, "the console shows it", {}
+    busy = ", ".join(f"{sid:#x} {count}" for sid, count in zip(evidence.more, counts))
+    return Status.PASS, "the console shows it" if not busy else f"accesses of the other disks: {busy}", {}
 
 
 SECOND_PANIC = "the crash kernel panics, too"
@@ -443,7 +454,7 @@ RULES = (
          and evidence.which == "patched"),
     Rule(11, "chance struck", chance_struck, lambda evidence: bool(evidence.scenario.chaos)),
     Rule(12, "the scenario took effect", the_scenario_took_effect, lambda evidence: bool(
-        evidence.scenario.uefi or evidence.scenario.vhe or evidence.scenario.seen)),
+        evidence.scenario.uefi or evidence.scenario.vhe or evidence.scenario.seen or evidence.scenario.more)),
     Rule(13, "the second panic ends it", the_second_panic_ends_it, lambda evidence: not saves(evidence)),
     Rule(14, "it has no less memory", it_has_no_less_memory, lambda evidence: evidence.control is not None
          and evidence.scenario.reserve != RESERVE and adopts(evidence) and saves(evidence)),
@@ -538,7 +549,7 @@ def judge_run(run_: Run, which: str = "patched", control: Judgement | None = Non
     available = run_.facts("memory")
     evidence = Evidence(run_.scenario, trace, which, run_.sent, panic, run_.mark("saving"),
                         (tail - head) % size, crash_memory=crash_memory, damage=run_.damage,
-                        control=control,
+                        control=control, more=[int(sid, 0) for (sid,) in run_.facts("more-disk")],
                         console=(run_.directory / machine.CONSOLE).read_text(errors="replace"),
                         available_kib=int(available[0][0]) if available else None)
     evidence.lost = lost

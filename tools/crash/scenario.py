@@ -103,6 +103,11 @@ class Scenario:
         return int(start, 0) | L1_SPAN if start else None
 
     @property
+    def more(self) -> int:
+        """Other disks behind the SMMU, which are read, too."""
+        return str(self.devices).count(",drive=")
+
+    @property
     def damages(self) -> int:
         """How often chance strikes."""
         return int(1 + self.chaos % 4)
@@ -125,7 +130,8 @@ class Scenario:
             "-device", f"nvme,drive=d0,serial=slow,addr={SLOW >> 3:x}",
             "-drive", "file=vmcore,if=none,id=d1,format=raw,cache=unsafe",
             "-device", f"nvme,drive=d1,serial=dump,addr={DUMP >> 3:x}",
-            "-drive", "file=slow.raw,if=none,id=more,format=raw,snapshot=on,file.locking=off",
+            "-drive", "file=slow.raw,if=none,id=more,format=raw,snapshot=on,file.locking=off,"
+                      f"throttling.iops-read={self.read_iops}",
             *shlex.split(self.devices),
             "-chardev", "socket,id=verdict,path=verdict.sock,server=on,wait=off",
             "-global", "virtio-mmio.force-legacy=false", "-device", "virtio-serial-device",

@@ -177,7 +177,8 @@ def _converse(run: Run, vm: Machine, channel: socket.socket, sender: Sender,
               progress: Callable[[str], None]) -> None:
     """Follow the guest until QEMU ends, and answer it."""
     answers = {"hello": f"reads={run.scenario.reads} wait={run.scenario.panic_ms} "
-                        f"moment={run.scenario.moment or 'none'} cmdline={run.scenario.crash_cmdline()}\n",
+                        f"moment={run.scenario.moment or 'none'} more={run.scenario.more} "
+                        f"cmdline={run.scenario.crash_cmdline()}\n",
                "panic": "go\n", "shutdown": "go\n"}
     for line in vm.lines(channel):
         run.marks.append((time.time(), line))

@@ -107,7 +107,7 @@ def test_a_run(tmp_path: Path) -> None:
     frames = (run.directory / "frames").read_bytes()
     assert frames == b"".join(workload.frame(run.nonce, number) for number in range(20))
     assert (run.directory / "answer").read_text() == (
-        "reads=4 wait=0 moment=none "
+        "reads=4 wait=0 moment=none more=0 "
         "cmdline=console=ttyAMA0 earlycon=pl011,0x9000000 ignore_loglevel nr_cpus=1 "
         "reset_devices smmu_kdump_test.settle_ms=100 one=1\n"
     )

@@ -788,6 +788,28 @@ def test_rule12_effect() -> None:
     assert status("a table", seen="linear") is Status.INVALID
 
 
+def test_rule12_other_disks(case: Case) -> None:
+    """Each is read, and does something between the panic and its take-over."""
+    evidence = case.evidence()
+    assert 12 not in [rule.number for rule in judge.RULES if rule.applies(evidence)]
+    evidence.scenario = a_scenario(devices="-device nvme,drive=more,serial=more,bus=root")
+    assert 12 in [rule.number for rule in judge.RULES if rule.applies(evidence)]
+    assert judge.the_scenario_took_effect(evidence)[0] is INVALID       # the guest told of none
+    evidence.more = [0x100]
+    assert judge.the_scenario_took_effect(evidence)[0] is INVALID       # it did nothing
+    stream = copy.deepcopy(next(stream for stream in evidence.trace["streams"] if stream["sid"] == SLOW))
+    evidence.trace["streams"].append(stream | {"sid": 0x100})
+    assert judge.the_scenario_took_effect(evidence)[0] is PASS
+    evidence.more = [0x108]         # it is behind a PCI bridge
+    assert judge.the_scenario_took_effect(evidence)[0] is PASS
+    for phase in ("window", "adopted"):
+        evidence.trace["streams"][-1][phase]["translated"] = 0
+    assert judge.the_scenario_took_effect(evidence)[0] is INVALID
+    evidence.scenario = a_scenario(devices=evidence.scenario.devices, chaos=5)
+    evidence.console = CHAOS.format(0x108)      # it is damaged
+    assert judge.the_scenario_took_effect(evidence)[0] is PASS
+
+
 WRITTEN = "smmu_kdump_test: L1 descriptor 5: 0x0000000000000000 becomes 0x0000000080000009\n"
 FOUND = (
     "arm-smmu-v3 9050000.smmuv3: kdump: bad L1 descriptor for StreamID 0x500: 0x0000000080000009, cut off\n"

@@ -319,6 +319,17 @@ def test_what_finds_that_a_check_is_off(off: str, rule: str, status: str, found:
     assert crash.BREAKS.keys() == {path.stem for path in (TOP / "patches/test/without").glob("*.patch")}
 
 
+@pytest.mark.parametrize(("whole", "status"), [
+    ([1, 0, 2, 0], Status.PASS), ([1, 0, 0], Status.INVALID), ([0], Status.PASS), ([None, 3], Status.PASS)])
+def test_chaos_that_judges_too_few_streams(whole: list[int | None], status: Status) -> None:
+    """A row that was lost has no figure."""
+    rows = [Result("crash", f"seed-{number}", Status.PASS, "", {} if each is None else {"whole": each})
+            for number, each in enumerate(whole)]
+    found = crash.coverage(rows)
+    assert found.status is status
+    assert found.detail.startswith(f"in {sum(map(bool, whole))} of {len(whole)} a stream in flight was whole")
+
+
 def test_no_such_check() -> None:
     with pytest.raises(Err, match="CONFIG_CRASH_WITHOUT=luck: no such check") as caught:
         crash.without("luck", None, "")     # type: ignore[arg-type]

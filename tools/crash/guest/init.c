@@ -17,8 +17,9 @@
  * It talks to the host over a virtio-serial port of its own, one line a fact,
  * and repeats every line on the console for the reader:
  *
- *	hello first|crash RELEASE CLOCK	the kernel's, in milliseconds; host answers:
- *					reads=N wait=MS moment=NAME cmdline=TEXT
+ *	hello first|crash RELEASE CLOCK PAGE
+ *					the kernel's, in milliseconds; bytes of a page; host
+ *					answers: reads=N wait=MS moment=NAME more=N cmdline=TEXT
  *	crash-memory START END		what is reserved for the crash kernel, which
  *					later tells what it has
  *	memory KIB			MemAvailable in the crash kernel, before its devices are up
@@ -26,7 +27,10 @@
  *	buffer INDEX PHYS:LEN ...	physical memory of read INDEX, in order
  *	ledger PHYS:LEN ...		NONCE, 8 bytes; then a byte for each read: did its
  *					last word come before the panic?
+ *	more-disk STREAMID		one of the `more=` other disks, which is read, too; the
+ *					StreamID that it has if no bridge gives it another
  *	done INDEX			this read was complete before the panic
+ *	storm COUNT			so many mappings have been made and gone
  *	panic				host answers: go, or go INDEX VALUE to
  *					damage that L1 stream-table descriptor,
  *					or chaos SEED COUNT
@@ -44,6 +48,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/aio_abi.h>
 #include <linux/ethtool.h>
 #include <linux/fs.h>
@@ -77,6 +82,8 @@
 #define RX_RING		4096
 #define RX_WARM_UP	64	/* frames that prove the stream flows */
 #define WAIT_MS		20000
+#define MAX_MORE	16
+#define MIN_STORM	100	/* mappings that prove that it blows */
 
 /* e1000e registers of receive queue 0 */
 #define RDBAL		0x2800
@@ -421,6 +428,85 @@ static void queue_reads(aio_context_t *ctx, int reads)
 		give_up("cannot queue %d reads", reads);
 }
 
+/* bus << 8 | devfn of the PCI device that is nearest above @disk */
+static int stream_id(const char *disk)
+{
+	unsigned int domain, bus, dev, fn;
+	char path[300], real[PATH_MAX], *word;
+	int found = -1;
+
+	snprintf(path, sizeof(path), "/sys/block/%s", disk);
+	if (realpath(path, real))
+		for (word = strtok(real, "/"); word; word = strtok(NULL, "/"))
+			if (sscanf(word, "%4x:%2x:%2x.%1x", &domain, &bus, &dev, &fn) == 4)
+				found = bus << 8 | dev << 3 | fn;
+	if (found < 0)
+		give_up("%s is behind no PCI device", disk);
+	return found;
+}
+
+/* As many reads of a disk that is neither the slow one nor for the dump; where they land is the same */
+static void queue_more_reads(const char *name, int reads, char *buf)
+{
+	static struct iocb iocbs[MAX_READS];
+	struct iocb *list[MAX_READS];
+	aio_context_t ctx = 0;
+	char path[300];
+	int fd;
+
+	snprintf(path, sizeof(path), "/dev/%s", name);
+	fd = open(path, O_RDONLY | O_DIRECT);
+	for (int i = 0; i < reads; i++) {
+		iocbs[i] = (struct iocb) {
+			.aio_lio_opcode = IOCB_CMD_PREAD,
+			.aio_fildes = fd,
+			.aio_buf = (uintptr_t)buf,
+			.aio_nbytes = READ_SIZE,
+			.aio_offset = (uint64_t)i * READ_SIZE,
+		};
+		list[i] = &iocbs[i];
+	}
+	if (fd < 0 || syscall(SYS_io_setup, reads, &ctx) ||
+	    syscall(SYS_io_submit, ctx, reads, list) != reads)
+		give_up("cannot queue %d reads of %s", reads, name);
+	say("more-disk 0x%x", stream_id(name));
+}
+
+/* Of all other disks, of which there must be @count */
+static void queue_more(int count, int reads)
+{
+	char names[MAX_MORE][32], path[300], serial[64];
+	uint64_t end = now_ms() + WAIT_MS;
+	struct dirent *entry;
+	int found = 0;
+	DIR *handle;
+	char *buf;
+
+	if (!count)
+		return;
+	do {
+		handle = opendir("/sys/block");
+		for (found = 0; handle && (entry = readdir(handle)) && found < MAX_MORE; ) {
+			snprintf(path, sizeof(path), "/sys/block/%s/device/serial", entry->d_name);
+			if (entry->d_name[0] == '.' || !strncmp(entry->d_name, "loop", 4) ||
+			    !strncmp(entry->d_name, "ram", 3))
+				continue;
+			if (!read_file(path, serial, sizeof(serial)) &&
+			    (!strcmp(serial, "slow") || !strcmp(serial, "dump")))
+				continue;
+			snprintf(names[found++], sizeof(names[0]), "%s", entry->d_name);
+		}
+		if (handle)
+			closedir(handle);
+		nap();
+	} while (found != count && now_ms() < end);
+	if (found != count)
+		give_up("%d more disks, not %d", found, count);
+	buf = locked_memory(READ_SIZE);
+	for (int i = 0; i < count; i++)
+		queue_more_reads(names[i], reads, buf);
+}
+
 static void tell_done(aio_context_t ctx, int reads)
 {
 	struct io_event events[MAX_READS];
@@ -469,34 +555,55 @@ static void load_crash_kernel(const char *cmdline)
 				  "kdump has loaded no crash kernel", status);
 }
 
-/* Until the panic, on another processor: a mapping is made and gone with each read */
-static void storm(void)
+/*
+ * Until the panic, on another processor: a mapping is made and gone with each read.
+ * How many of them there have been is counted in the memory that is returned.
+ */
+static volatile uint32_t *storm(void)
 {
 	int fd = open(disk("dump"), O_RDONLY | O_DIRECT);
+	uint64_t end = now_ms() + WAIT_MS;
 	char *buf = mmap(NULL, READ_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	volatile uint32_t *count = mmap(NULL, sizeof(*count), PROT_READ | PROT_WRITE,
+					MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t pid;
 
-	if (fd < 0 || buf == MAP_FAILED || fork())
-		return;
-	for (;;)
+	if (fd < 0 || buf == MAP_FAILED || count == MAP_FAILED || (pid = fork()) < 0)
+		give_up("cannot begin the storm");
+	for (; !pid; ++*count)
 		if (pread(fd, buf, READ_SIZE, 0) != READ_SIZE)
 			_exit(1);
+	while (*count < MIN_STORM) {
+		if (now_ms() > end)
+			give_up("the storm has made %u mappings, not %d", *count, MIN_STORM);
+		nap();
+	}
+	return count;
 }
 
-static void first_kernel(int reads, int wait_ms, const char *moment, const char *cmdline)
+static void first_kernel(int reads, int wait_ms, const char *moment, int more, const char *cmdline)
 {
+	volatile uint32_t *mappings = NULL;
 	const char *nic, *answer;
 	aio_context_t ctx = 0;
+	uint32_t before;
 
 	tell_crash_memory(": Crash kernel");
 	nic = nic_up();		/* its link takes a while to come up */
 	load_crash_kernel(cmdline);
 	nic_warm_up(nic);
+	queue_more(more, reads);
 	queue_reads(&ctx, reads);
 	if (!strcmp(moment, "storm"))
-		storm();
+		mappings = storm();
 	usleep(wait_ms * 1000);
 	nic_ring(nic);
 	tell_done(ctx, reads);
+	if (mappings) {		/* it blows still */
+		for (before = *mappings; *mappings == before; )
+			nap();
+		say("storm %u", *mappings);
+	}
 	say("panic");
 	answer = hear();
 	if (!strncmp(answer, "go ", 3) && write_file(SMMU_KDUMP_TEST_DAMAGE_L1, answer + 3))
@@ -703,14 +810,14 @@ int main(int argc, char **argv)
 	channel = open(path, O_RDWR);
 	uname(&uts);
 	crashed = !access("/proc/vmcore", F_OK);
-	say("hello %s %s %llu", crashed ? "crash" : "first", uts.release,
-	    (unsigned long long)now_ms());
+	say("hello %s %s %llu %ld", crashed ? "crash" : "first", uts.release,
+	    (unsigned long long)now_ms(), sysconf(_SC_PAGESIZE));
 	snprintf(params, sizeof(params), "%s", hear());
 	if (crashed)
 		crash_kernel("17");
 	sscanf(param(params, "moment=", "none"), "%15s", moment);
 	first_kernel(atoi(param(params, "reads=", "32")), atoi(param(params, "wait=", "0")), moment,
-		     program ? NULL :
+		     atoi(param(params, "more=", "0")), program ? NULL :
 		     param(params, "cmdline=",
 			   "console=ttyAMA0 ignore_loglevel nr_cpus=1 reset_devices"));
 	return 0;
