@@ -95,6 +95,7 @@ class Evidence:
     crash_memory: Sequence[tuple[int, int]] = ()        # what is reserved; both ends belong to it
     damage: int | None = None           # the value of the L1 descriptor that was damaged
     vmcore: str = ""                    # what is wrong with the vmcore, or ""
+    pages: Mapping[str, int | None] = field(default_factory=dict)   # of each kernel; None: not the one built
     more: Sequence[int] = ()            # the StreamIDs of the other disks, but for bridges
     console: str = ""
     available_kib: int | None = None    # MemAvailable of the crash kernel
@@ -388,13 +389,15 @@ def the_scenario_took_effect(evidence: Evidence) -> Found:
               "CPU.*started at EL2": 2 * scenario.vhe}
     if scenario.seen and evidence.which == "patched":
         wanted[scenario.seen] = 1
+    if evidence.pages != (scenario.pages or evidence.pages):
+        return Status.INVALID, f"pages of the kernels: {evidence.pages}, not {scenario.pages}", {}
     if len(evidence.more) != scenario.more:
-        return Status.INVALID, f"{len(evidence.more)} disks are read beside the slow one, not {scenario.more}", {}
+        return Status.INVALID, f"{len(evidence.more)} more disks are read, not {scenario.more}", {}
     counts = []
     for sid in evidence.more:
         # Behind a PCI bridge a device has the bridge's StreamID.
-        counts.append(sum(_total(stream, OLD, "translated", "bypassed") for stream in evidence.trace["streams"]
-                          if stream["sid"] in (sid, sid & ~0xff)))
+        both = [stream for stream in evidence.trace["streams"] if stream["sid"] in (sid, sid & ~0xff)]
+        counts.append(sum(_total(stream, OLD, "translated", "bypassed") for stream in both))
         if not counts[-1] and evidence.whole(sid) and evidence.which == "patched":
             return Status.INVALID, f"the disk {sid:#x} has no access between panic and take-over", {}
     for pattern, times in wanted.items():
@@ -454,7 +457,8 @@ RULES = (
          and evidence.which == "patched"),
     Rule(11, "chance struck", chance_struck, lambda evidence: bool(evidence.scenario.chaos)),
     Rule(12, "the scenario took effect", the_scenario_took_effect, lambda evidence: bool(
-        evidence.scenario.uefi or evidence.scenario.vhe or evidence.scenario.seen or evidence.scenario.more)),
+        evidence.scenario.uefi or evidence.scenario.vhe or evidence.scenario.seen or evidence.scenario.more
+        or evidence.scenario.pages)),
     Rule(13, "the second panic ends it", the_second_panic_ends_it, lambda evidence: not saves(evidence)),
     Rule(14, "it has no less memory", it_has_no_less_memory, lambda evidence: evidence.control is not None
          and evidence.scenario.reserve != RESERVE and adopts(evidence) and saves(evidence)),
@@ -512,6 +516,17 @@ def _look_into_vmcore(run_: Run, evidence: Evidence) -> None:
     evidence.vmcore = "; ".join(wrong)
 
 
+def pages(run_: Run) -> dict[str, int | None]:
+    """The size that each kernel's pages have; None, if it does not run from the image that it should."""
+    found: dict[str, int | None] = {}
+    for words in run_.facts("hello"):
+        image = run_.images.get(words[0])
+        if image and len(words) > 4:
+            ours = re.fullmatch("([0-9a-f]{2})+", words[4]) and bytes.fromhex(words[4]) in image.read_bytes()
+            found[words[0]] = int(words[3]) if ours else None
+    return found
+
+
 def milestones(run_: Run, panic: float, trace: dict[str, Any]) -> dict[str, float]:
     """When what happened. A kernel's clock starts with it, and its init tells what that says."""
     found = {"panic": panic}
@@ -541,6 +556,8 @@ def judge_run(run_: Run, which: str = "patched", control: Judgement | None = Non
     lost = "" if gave_up else run_.lost
     if panic is None or not crash_memory:
         return unjudged(Status.INVALID if gave_up else Status.LOST, run_.lost or "no panic")
+    if gave_up and not any(words[:1] == ["crash"] for words in run_.facts("hello")):
+        return unjudged(Status.INVALID, run_.lost)      # no panic, or not in the moment that was asked for
     try:
         trace = read_trace(run_.directory / TRACE, panic, shutdown or run_.end, crash_memory)
     except ValueError as err:
@@ -550,6 +567,7 @@ def judge_run(run_: Run, which: str = "patched", control: Judgement | None = Non
     evidence = Evidence(run_.scenario, trace, which, run_.sent, panic, run_.mark("saving"),
                         (tail - head) % size, crash_memory=crash_memory, damage=run_.damage,
                         control=control, more=[int(sid, 0) for (sid,) in run_.facts("more-disk")],
+                        pages=pages(run_),
                         console=(run_.directory / machine.CONSOLE).read_text(errors="replace"),
                         available_kib=int(available[0][0]) if available else None)
     evidence.lost = lost

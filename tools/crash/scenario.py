@@ -103,6 +103,15 @@ class Scenario:
         return int(start, 0) | L1_SPAN if start else None
 
     @property
+    def pages(self) -> dict[str, int]:
+        """Bytes of a page, of each of the kernels, where they are not all like the default."""
+        if not (self.first_kernel or self.flavour):
+            return {}
+        crash = "64k" if self.flavour == "64k" else "4k"
+        first = "64k" if "64k" in self.first_kernel.split() else "4k" if self.first_kernel else crash
+        return {which: int(size[:-1]) << 10 for which, size in (("first", first), ("crash", crash))}
+
+    @property
     def more(self) -> int:
         """Other disks behind the SMMU, which are read, too."""
         return str(self.devices).count(",drive=")

@@ -116,7 +116,9 @@ def boot(where: Path, qemu: Sequence[str], setup: Scenario, first: build.Kernel,
          crash: build.Kernel) -> workload.Run:
     initrd = guest.initrd(crash.image)
     with stage(f"crashing {crash.release} {where.name}") as step:
-        return workload.boot(where, setup.command(qemu, first.image, initrd), setup, step.update)
+        run = workload.boot(where, setup.command(qemu, first.image, initrd), setup, step.update)
+    run.images = {"first": first.image, "crash": crash.image}
+    return run
 
 
 def catches(base: str, crash: build.Kernel, words: str) -> str:

@@ -96,6 +96,7 @@ class Run:
     nonce: int
     marks: list[tuple[float, str]] = field(default_factory=list)    # time, line
     sent: list[float] = field(default_factory=list)                 # index = frame number
+    images: dict[str, Path] = field(default_factory=dict)           # of the kernels "first" and "crash"
     damage: int | None = None   # the L1 descriptor that the guest was told to write
     lost: str = ""              # why the machine was given up, or ""
     end: float = 0.0

@@ -788,6 +788,42 @@ def test_rule12_effect() -> None:
     assert status("a table", seen="linear") is Status.INVALID
 
 
+@pytest.mark.parametrize(("scenario", "pages", "status"), [
+    ({"first_kernel": "64k"}, (0x10000, 0x1000), PASS),
+    ({"first_kernel": "64k"}, (0x1000, 0x1000), INVALID),
+    ({"first_kernel": "4k", "flavour": "64k"}, (0x1000, 0x10000), PASS),
+    ({"first_kernel": "4k", "flavour": "64k"}, (0x10000, 0x10000), INVALID),
+    ({"flavour": "64k"}, (0x10000, 0x10000), PASS),
+    ({"flavour": "64k"}, (0x1000, 0x1000), INVALID),
+    ({"first_kernel": "unpatched"}, (0x1000, 0x1000), PASS),
+    ({"first_kernel": "unpatched"}, (None, 0x1000), INVALID),       # another image runs
+    ({"first_kernel": "other"}, (0x1000, None), INVALID),
+    ({"first_kernel": "4k", "flavour": "sanitize"}, (0x1000, 0x1000), PASS)])
+def test_rule12_other_kernels(scenario: dict[str, str], pages: tuple[int | None, int | None],
+                              status: Status) -> None:
+    evidence = judge.Evidence(a_scenario(**scenario), {"streams": []},
+                              pages=dict(zip(("first", "crash"), pages)))
+    assert [rule.number for rule in judge.RULES if rule.applies(evidence)][-1] == 12
+    assert judge.the_scenario_took_effect(evidence)[0] is status
+    evidence.pages = {}             # no kernel said it
+    assert judge.the_scenario_took_effect(evidence)[0] is INVALID
+
+
+def test_the_image_that_runs(tmp_path: Path) -> None:
+    """The kernel's own build ID is in the image that was built for it."""
+    for name in ("first", "crash"):
+        (tmp_path / name).write_bytes(b"\0GNU\0" + name.encode())
+    run = workload.Run(tmp_path, a_scenario(), 1,
+                       images={name: tmp_path / name for name in ("first", "crash")})
+    run.marks = [(1.0, f"hello first 6.12 987 4096 {b'first'.hex()}"),
+                 (2.0, f"hello crash 6.12 987 65536 {b'crash'.hex()}")]
+    assert judge.pages(run) == {"first": 0x1000, "crash": 0x10000}
+    run.images["crash"] = run.images["first"]
+    assert judge.pages(run) == {"first": 0x1000, "crash": None}
+    run.marks = [(1.0, "hello first 6.12 987 4096 -"), (2.0, "hello crash 6.12 987")]
+    assert judge.pages(run) == {"first": None}
+
+
 def test_rule12_other_disks(case: Case) -> None:
     """Each is read, and does something between the panic and its take-over."""
     evidence = case.evidence()

@@ -17,9 +17,10 @@
  * It talks to the host over a virtio-serial port of its own, one line a fact,
  * and repeats every line on the console for the reader:
  *
- *	hello first|crash RELEASE CLOCK PAGE
- *					the kernel's, in milliseconds; bytes of a page; host
- *					answers: reads=N wait=MS moment=NAME more=N cmdline=TEXT
+ *	hello first|crash RELEASE CLOCK PAGE ID
+ *					the kernel's, in milliseconds; bytes of a page; its
+ *					build ID; host answers:
+ *					reads=N wait=MS moment=NAME more=N cmdline=TEXT
  *	crash-memory START END		what is reserved for the crash kernel, which
  *					later tells what it has
  *	memory KIB			MemAvailable in the crash kernel, before its devices are up
@@ -46,6 +47,7 @@
  */
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -83,6 +85,7 @@
 #define RX_WARM_UP	64	/* frames that prove the stream flows */
 #define WAIT_MS		20000
 #define MAX_MORE	16
+#define MORE_SIZE	4096
 #define MIN_STORM	100	/* mappings that prove that it blows */
 
 /* e1000e registers of receive queue 0 */
@@ -445,37 +448,37 @@ static int stream_id(const char *disk)
 	return found;
 }
 
-/* As many reads of a disk that is neither the slow one nor for the dump; where they land is the same */
-static void queue_more_reads(const char *name, int reads, char *buf)
+/*
+ * As many reads of a disk that is neither the slow one nor for the dump. They are
+ * short, and far from each other, so that they are not merged. All land in @buf.
+ */
+static void queue_more_reads(const char *path, int reads, char *buf)
 {
 	static struct iocb iocbs[MAX_READS];
 	struct iocb *list[MAX_READS];
+	int fd = open(path, O_RDONLY | O_DIRECT);
 	aio_context_t ctx = 0;
-	char path[300];
-	int fd;
 
-	snprintf(path, sizeof(path), "/dev/%s", name);
-	fd = open(path, O_RDONLY | O_DIRECT);
 	for (int i = 0; i < reads; i++) {
 		iocbs[i] = (struct iocb) {
 			.aio_lio_opcode = IOCB_CMD_PREAD,
 			.aio_fildes = fd,
 			.aio_buf = (uintptr_t)buf,
-			.aio_nbytes = READ_SIZE,
+			.aio_nbytes = MORE_SIZE,
 			.aio_offset = (uint64_t)i * READ_SIZE,
 		};
 		list[i] = &iocbs[i];
 	}
 	if (fd < 0 || syscall(SYS_io_setup, reads, &ctx) ||
 	    syscall(SYS_io_submit, ctx, reads, list) != reads)
-		give_up("cannot queue %d reads of %s", reads, name);
-	say("more-disk 0x%x", stream_id(name));
+		give_up("cannot queue %d reads of %s", reads, path);
+	say("more-disk 0x%x", stream_id(path + strlen("/dev/")));
 }
 
 /* Of all other disks, of which there must be @count */
 static void queue_more(int count, int reads)
 {
-	char names[MAX_MORE][32], path[300], serial[64];
+	char paths[MAX_MORE][300], path[300], serial[64];
 	uint64_t end = now_ms() + WAIT_MS;
 	struct dirent *entry;
 	int found = 0;
@@ -494,7 +497,7 @@ static void queue_more(int count, int reads)
 			if (!read_file(path, serial, sizeof(serial)) &&
 			    (!strcmp(serial, "slow") || !strcmp(serial, "dump")))
 				continue;
-			snprintf(names[found++], sizeof(names[0]), "%s", entry->d_name);
+			snprintf(paths[found++], sizeof(paths[0]), "/dev/%s", entry->d_name);
 		}
 		if (handle)
 			closedir(handle);
@@ -502,9 +505,9 @@ static void queue_more(int count, int reads)
 	} while (found != count && now_ms() < end);
 	if (found != count)
 		give_up("%d more disks, not %d", found, count);
-	buf = locked_memory(READ_SIZE);
+	buf = locked_memory(MORE_SIZE);
 	for (int i = 0; i < count; i++)
-		queue_more_reads(names[i], reads, buf);
+		queue_more_reads(paths[i], reads, buf);
 }
 
 static void tell_done(aio_context_t ctx, int reads)
@@ -783,6 +786,31 @@ static const char *param(const char *params, const char *key, const char *fallba
 	return at ? at + strlen(key) : fallback;
 }
 
+/* The running kernel's, in hexadecimal digits; "-" if it has none */
+static const char *build_id(void)
+{
+	struct { uint32_t name_size, size, type; } note;
+	FILE *file = fopen("/sys/kernel/notes", "r");
+	unsigned char name[32], id[64];
+	static char text[2 * sizeof(id) + 1] = "-";
+
+	while (file && fread(&note, sizeof(note), 1, file) == 1) {
+		note.name_size = (note.name_size + 3) & ~3U;
+		note.size = (note.size + 3) & ~3U;
+		if (note.name_size > sizeof(name) || note.size > sizeof(id) ||
+		    fread(name, 1, note.name_size, file) != note.name_size ||
+		    fread(id, 1, note.size, file) != note.size)
+			break;
+		if (note.type != NT_GNU_BUILD_ID || memcmp(name, "GNU", 4))
+			continue;
+		for (unsigned int i = 0; i < note.size; i++)
+			sprintf(text + 2 * i, "%02x", id[i]);
+	}
+	if (file)
+		fclose(file);
+	return text;
+}
+
 static void mount_all(void)
 {
 	mkdir("/proc", 0755);
@@ -810,8 +838,8 @@ int main(int argc, char **argv)
 	channel = open(path, O_RDWR);
 	uname(&uts);
 	crashed = !access("/proc/vmcore", F_OK);
-	say("hello %s %s %llu %ld", crashed ? "crash" : "first", uts.release,
-	    (unsigned long long)now_ms(), sysconf(_SC_PAGESIZE));
+	say("hello %s %s %llu %ld %s", crashed ? "crash" : "first", uts.release,
+	    (unsigned long long)now_ms(), sysconf(_SC_PAGESIZE), build_id());
 	snprintf(params, sizeof(params), "%s", hear());
 	if (crashed)
 		crash_kernel("17");
