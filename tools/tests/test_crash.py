@@ -54,6 +54,9 @@ open("frames", "wb").write(b"".join(frames))
 open("go", "w").write(say("panic", True))
 if mode == "die":
     os.abort()
+if mode == "moment":
+    say("error cannot panic (No such device)")
+    sys.exit(0)
 answer = say("hello crash 1.2.3", True)
 open("answer", "w").write(answer)
 say("vmcore 0 1 2")
@@ -122,6 +125,7 @@ def test_a_run(tmp_path: Path) -> None:
         ("die", "QEMU ended (-6) early, last said: panic"),
         ("hang", "no end after 1 s, last said: hello first 1.2.3"),
         ("setup", "the guest gave up: no memory is reserved"),
+        ("moment", "the guest gave up: cannot panic (No such device)"),
     ],
 )
 def test_lost(tmp_path: Path, mode: str, said: str) -> None:
@@ -131,7 +135,7 @@ def test_lost(tmp_path: Path, mode: str, said: str) -> None:
     (run.directory / TRACE).write_text("")
     judgement = judge.judge_run(run)
     # A guest that could not set the test up proves nothing; a machine that died is lost.
-    assert judgement.verdict == ("INVALID" if mode == "setup" else "LOST")
+    assert judgement.verdict == ("INVALID" if mode in ("setup", "moment") else "LOST")
     assert judgement.why == said
 
 
