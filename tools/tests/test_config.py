@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from .conftest import PYTHON, TOP, Project
 
@@ -33,6 +35,16 @@ def test_every_named_configuration_loads(project: Project) -> None:
     for path in (TOP / "configs").glob("*_defconfig"):
         project.run("make", f"PYTHON={PYTHON}", path.name)
         assert show(project, "config.load()['BASE']")
+
+
+def test_scenarios_show_that_they_took_effect() -> None:
+    """A moment, and what a kernel is told by its command line, can be ignored."""
+    for path in (TOP / "configs").glob("*_defconfig"):
+        text = path.read_text()
+        if re.search("CRASH_MOMENT|(iommu.passthrough|iommu.strict)=", text):
+            seen = re.search(r'(?m)^CONFIG_CRASH_SEEN="(.+)"$', text)
+            assert seen, path.name
+            re.compile(seen[1])
 
 
 def test_values_have_types_and_an_order(project: Project) -> None:
