@@ -117,6 +117,11 @@ class Scenario:
         return str(self.devices).count(",drive=")
 
     @property
+    def more_past_smmu(self) -> bool:
+        """Do they DMA past the SMMU? Then only interrupts go through it, and virtio sends few."""
+        return "virtio-blk-pci" in self.devices and "iommu_platform=on" not in self.devices
+
+    @property
     def damages(self) -> int:
         """How often chance strikes."""
         return int(1 + self.chaos % 4)

@@ -841,6 +841,10 @@ def test_rule12_other_disks(case: Case) -> None:
     for phase in ("window", "adopted"):
         evidence.trace["streams"][-1][phase]["translated"] = 0
     assert judge.the_scenario_took_effect(evidence)[0] is INVALID
+    evidence.scenario = a_scenario(devices="-device virtio-blk-pci,drive=more")     # past the SMMU
+    assert judge.the_scenario_took_effect(evidence)[0] is PASS
+    evidence.scenario = a_scenario(devices="-device virtio-blk-pci,drive=more,iommu_platform=on")
+    assert judge.the_scenario_took_effect(evidence)[0] is INVALID
     evidence.scenario = a_scenario(devices=evidence.scenario.devices, chaos=5)
     evidence.console = CHAOS.format(0x108)      # it is damaged
     assert judge.the_scenario_took_effect(evidence)[0] is PASS
