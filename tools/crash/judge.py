@@ -96,6 +96,7 @@ class Evidence:
     damage: int | None = None           # the value of the L1 descriptor that was damaged
     vmcore: str = ""                    # what is wrong with the vmcore, or ""
     pages: Mapping[str, int | None] = field(default_factory=dict)   # of each kernel; None: not the one built
+    dead: float = 0.0                   # when the crashed kernel was gone, if that takes longer
     more: Sequence[int] = ()            # the StreamIDs of the other disks, but for bridges
     console: str = ""
     available_kib: int | None = None    # MemAvailable of the crash kernel
@@ -252,7 +253,8 @@ def expected_frames(evidence: Evidence) -> tuple[list[int], list[int]]:
 
     From the SMMU's probe to the card's last DMA for the crashed kernel, or to makedumpfile's
     start: of a page that it has read it does not see what comes later. Of those sent last,
-    IN_FLIGHT may not have reached the card. A full ring takes no more.
+    IN_FLIGHT may not have reached the card. A full ring takes no more. What a kernel receives that
+    still lives, it takes out of the ring: nobody finds it again.
     """
     stream = next((s for s in evidence.trace["streams"] if s["sid"] == NIC), None)
     last = stream and stream["last_dma"]
@@ -262,7 +264,7 @@ def expected_frames(evidence: Evidence) -> tuple[list[int], list[int]]:
     after = [number for number, when in enumerate(evidence.sent) if when > evidence.panic]
     after = after[:max(evidence.ring - RING_MARGIN, 0)]
     last = min(last, evidence.saving or last)
-    due = [number for number in after if evidence.sent[number] <= last][:-IN_FLIGHT]
+    due = [number for number in after if evidence.dead <= evidence.sent[number] <= last][:-IN_FLIGHT]
     return [number for number in due if evidence.sent[number] >= probe], due
 
 
@@ -567,6 +569,7 @@ def judge_run(run_: Run, which: str = "patched", control: Judgement | None = Non
     available = run_.facts("memory")
     evidence = Evidence(run_.scenario, trace, which, run_.sent, panic, run_.mark("saving"),
                         (tail - head) % size, crash_memory=crash_memory, damage=run_.damage,
+                        dead=run_.mark("dead") or 0.0,
                         control=control, more=[int(sid, 0) for (sid,) in run_.facts("more-disk")],
                         pages=pages(run_),
                         console=(run_.directory / machine.CONSOLE).read_text(errors="replace"),

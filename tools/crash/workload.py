@@ -147,7 +147,7 @@ def boot(directory: Path, argv: Sequence[str], scenario: Scenario,
          progress: Callable[[str], None] = lambda text: None, follow: Mapping[str, str] = {}) -> Run:
     """Run the machine to its end. What QEMU itself refuses is an Err.
 
-    `follow`: marks that the crash kernel's console gives, with a pattern for each."""
+    `follow`: marks that the console gives after the panic, with a pattern for each."""
     run = Run(directory, scenario, random.getrandbits(31) | 1)
     with open(directory / "slow.raw", "wb") as disk:
         for index in range(max(BLOCKS, scenario.reads)):

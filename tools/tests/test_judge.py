@@ -421,6 +421,18 @@ def test_rule5_only_what_was_due(case: Case) -> None:
     assert judge.judge(evidence).verdict == "PASS"
 
 
+def test_rule5_once_the_kernel_is_gone(case: Case) -> None:
+    """A kernel that dies slowly takes the first frames out of the ring."""
+    evidence = case.evidence()
+    _, due = judge.expected_frames(evidence)
+    evidence.frames = set(due[1:])
+    assert failed(judge.judge(evidence)) == [5]
+    evidence.dead = evidence.sent[due[1]]
+    assert judge.judge(evidence).verdict == "PASS"
+    evidence.frames -= {due[1]}
+    assert failed(judge.judge(evidence)) == [5]
+
+
 def test_rule5_until_makedumpfile(case: Case) -> None:
     """What lands while the vmcore is written may be in it or not."""
     evidence = case.evidence()

@@ -342,7 +342,11 @@ MODULE_PARM_DESC(chaos, "\"SEED COUNT\": damage the stream table by chance, so m
 
 /* Moments in which a kernel may panic */
 
-/* What the host looks for, in every kind of panic */
+/*
+ * What the host looks for, in every kind of panic. What there is to tell of the moment
+ * follows it where it can: another line would take the time of a frame, which the
+ * kernel still takes as long as it lives, and which nobody finds again.
+ */
 #define PANIC_TEXT		"sysrq triggered crash"
 
 static void __noreturn die_now(void)
@@ -358,8 +362,7 @@ static void die_in_cr0_update(void __iomem *regs)
 	writel(readl(regs + CR0) & CR0_SMMUEN, regs + CR0);
 	while (readl(regs + CR0ACK) != readl(regs + CR0) && ms--)
 		mdelay(1);
-	pr_info("CR0 0x%x, CR0ACK 0x%x\n", readl(regs + CR0), readl(regs + CR0ACK));
-	die_now();
+	panic(PANIC_TEXT ", CR0 0x%x, CR0ACK 0x%x", readl(regs + CR0), readl(regs + CR0ACK));
 }
 
 /*
@@ -390,14 +393,12 @@ static void die_with_cmdq_err(void __iomem *regs, bool full)
 
 static void die_in_interrupt(struct irq_work *work)
 {
-	pr_info("%s\n", in_hardirq() ? "in an interrupt" : "in no interrupt");
-	die_now();
+	panic(PANIC_TEXT ", in %s interrupt", in_hardirq() ? "an" : "no");
 }
 
 static int die_in_thread(void *unused)
 {
-	pr_info("%s\n", current->flags & PF_KTHREAD ? "in a kernel thread" : "in no kernel thread");
-	die_now();
+	panic(PANIC_TEXT ", in %s kernel thread", current->flags & PF_KTHREAD ? "a" : "no");
 }
 
 /* A processor that no interrupt reaches: it can not be stopped */
