@@ -93,6 +93,12 @@ OUT_OF_REACH: Excuses = {
         ("arm_smmu_kdump_reset", "devres_close_group(smmu->dev, irqs);", "")),
     "an SMMU of the tests has no other option": (
         ("arm_smmu_device_probe", "smmu->options & ARM_SMMU_OPT_KDUMP_ADOPT", "smmu->options"),),
+    "only an SMMU that can not be registered gets there: the scenario no_registration": (
+        ("arm_smmu_device_probe", "arm_smmu_kdump_adopted(smmu)", "!(arm_smmu_kdump_adopted(smmu))"),
+        ("arm_smmu_device_probe", "arm_smmu_kdump_fallback(smmu) ?: iommu_device_register(&smmu->iommu, "
+         "&arm_smmu_ops, dev)", "0"),
+        ("arm_smmu_device_probe", "arm_smmu_kdump_fallback(smmu) ?: iommu_device_register(&smmu->iommu, "
+         "&arm_smmu_ops, dev)", "arm_smmu_kdump_fallback(smmu)")),
     "no device of the tests has SVA": (
         ("arm_smmu_sva_domain_alloc", "arm_smmu_alloc_asid(smmu, smmu_domain, &asid)", "0"),),
 }
