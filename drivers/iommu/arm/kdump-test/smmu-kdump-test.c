@@ -382,8 +382,11 @@ static void die_with_cmdq_err(void __iomem *regs, bool full)
 	writel(full ? prod ^ size : (prod + 1) & (2 * size - 1), regs + CMDQ_PROD);
 	while (!((readl(regs + GERROR) ^ readl(regs + GERRORN)) & CMDQ_ERR) && ms--)
 		mdelay(1);
-	prod = readl(regs + CMDQ_PROD);
 	cons = readl(regs + CMDQ_CONS);
+	/* Another processor may have put commands of its own into it */
+	if (full)
+		writel((cons & (2 * size - 1)) ^ size, regs + CMDQ_PROD);
+	prod = readl(regs + CMDQ_PROD);
 	/* The upper bits of CMDQ_CONS tell of the error. The wrap bits differ when it is full */
 	full = !((prod ^ cons ^ size) & (2 * size - 1));
 	pr_info("GERROR 0x%x, CMDQ_PROD 0x%x, CMDQ_CONS 0x%x%s\n",
