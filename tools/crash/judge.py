@@ -135,11 +135,6 @@ def _sid(stream: dict[str, Any]) -> int:
 OLD, ALL = "window adopted", "window adopted taken"
 
 
-def _identity(stream: dict[str, Any]) -> bool:
-    """The crashed kernel let this stream bypass by its STE: that it goes on so is survival."""
-    return bool(stream["before"]["bypassed"]) and not stream["before"]["translated"]
-
-
 def _faults(stream: dict[str, Any], phases: str) -> int:
     """A fault is an event, a guest error or both, depending on the event queue and QEMU."""
     return sum(max(stream[phase]["events"], stream[phase]["faults"]) for phase in phases.split())
@@ -165,11 +160,11 @@ def _name(sid: int) -> str:
 def dma_was_in_flight(evidence: Evidence) -> Found:
     trace = evidence.trace
     past = ["disabled"] if evidence.scenario.refusal == SMMU_OFF else []
-    each = {s["sid"]: _total(s, OLD, "bypassed" if _identity(s) else "translated", *past)
+    each = {s["sid"]: _total(s, OLD, "bypassed" if s["identity"] else "translated", *past)
             for s in trace["streams"]}
     total = sum(each.values())
     said = ", ".join(f"{_name(sid)} {count}" for sid, count in sorted(each.items()) if count)
-    bypasses = any(map(_identity, trace["streams"]))
+    bypasses = any(s["identity"] for s in trace["streams"])
     detail = f"{total} {'bypassed accesses' if bypasses else 'translations'} between panic and take-over"
     detail += f" ({said})" if said else ""
     if trace["probe"] is None:
@@ -184,7 +179,7 @@ def in_flight_dma_survives(evidence: Evidence) -> Found:
     watched = [s for s in evidence.streams if s["first_dma"] is not None]
     for stream in sorted(watched, key=_sid):
         aborted = _total(stream, OLD, "aborted")
-        bypassed = _total(stream, OLD, *(("disabled",) if _identity(stream) else ("bypassed", "disabled")))
+        bypassed = _total(stream, OLD, *(("disabled",) if stream["identity"] else ("bypassed", "disabled")))
         faulted = _faults(stream, OLD)
         if aborted or bypassed or faulted:
             until = "its take-over" if stream["take_over"] else "the end, never taken over"
@@ -197,7 +192,7 @@ def in_flight_dma_survives(evidence: Evidence) -> Found:
         return Status.FAIL, "; ".join(hurt), {}
     count = len(watched)
     return Status.PASS, (f"no abort, bypass or event for {count} stream{'s' if count != 1 else ''} in flight"
-                         + (", whose STEs are bypass" if any(map(_identity, watched)) else "")), {}
+                         + (", whose STEs are bypass" if any(s["identity"] for s in watched) else "")), {}
 
 
 def nothing_is_misdirected(evidence: Evidence) -> Found:

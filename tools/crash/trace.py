@@ -113,14 +113,14 @@ class Stream:
         for (phase, which, slot), number in sorted(self.slots.items()):
             if number:
                 slots.setdefault(phase, {}).setdefault(which, {})[slot] = number
-        return {"sid": self.sid, "take_over": _seconds(self.take_over),
+        return {"sid": self.sid, "identity": self.identity, "take_over": _seconds(self.take_over),
                 "first_dma": _seconds(self.first_dma), "last_dma": _seconds(self.last_dma),
                 "late": self.late, "completions": self.completions, "drained": self.drained, "slots": slots,
                 **({"example": self.example} if self.example else {}), **self.counts}
 
     @property
     def identity(self) -> bool:
-        """The crashed kernel let it bypass by its STE."""
+        """The crashed kernel let it bypass by its STE: that it goes on so is survival."""
         return bool(self.counts[BEFORE][BYPASSED]) and not self.counts[BEFORE][TRANSLATED]
 
     def completed(self, now: int) -> None:
