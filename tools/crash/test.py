@@ -220,7 +220,7 @@ def run_jobs(verb: str, base: str, jobs: Sequence[Job], kept: Collection[Status]
     deps.need("guest")
     tools = tools_key()
     for job in jobs:
-        setup = Scenario(config.load(job.conf).starting("CRASH_") | job.changed)
+        setup = Scenario(config.load(job.conf).starting("CRASH_") | dict(job.changed))
         try:
             name = qemu_key(tuple(machine.find(str(setup.needs))[0]))
         except machine.NoDevice as err:

@@ -45,7 +45,7 @@ NEEDS: dict[str, dict[str, str]] = {
     "tests": {"python3-pytest": "py:pytest", "gnupg": "gpg", "cpio": "cpio", "gcc": "gcc",
               "libc6-dev": "/usr/include/stdio.h", "mypy": "mypy", "flake8": "flake8",
               "shellcheck": "shellcheck", "openssl": "openssl",
-              "quilt": "quilt", "dpkg-dev": "dpkg-source",
+              "quilt": "quilt", "dpkg-dev": "dpkg-source", "fakeroot": "fakeroot", "e2fsprogs": "mke2fs",
               # b4, which a test fetches, does not start without the certificates' file.
               "ca-certificates": "/etc/ssl/certs/ca-certificates.crt"},
 }

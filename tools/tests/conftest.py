@@ -120,7 +120,8 @@ class Project:
         self.patches = self.top / "patches" / "9.8"
         self.ksrc = kernel_tree(root / "ksrc")
         self.env = {**clean_env(), "XDG_CACHE_HOME": str(self.cache), "BASE": "9.8", "KSRC": str(self.ksrc),
-                    "PATH": f"{self.bin}:{os.environ['PATH']}", "HOME": str(root)}
+                    "PATH": f"{self.bin}:{os.environ['PATH']}", "HOME": str(root),
+                    "PYTHONDONTWRITEBYTECODE": "1"}     # what it writes are compared files
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
         """`$VERB` is its process, for a fake that kills it. $PPID would not do: of a parent that is
