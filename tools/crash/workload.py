@@ -188,7 +188,8 @@ def _converse(run: Run, vm: Machine, channel: socket.socket, sender: Sender,
         if word == "panic":
             console = (run.directory / CONSOLE).read_text(errors="replace")
             run.damage = run.scenario.descriptor(run.facts("crash-memory"), console)
-            answers[word] = "go\n" if run.damage is None else f"go {L1_INDEX} {run.damage:#x}\n"
+            count = run.scenario.damage_count
+            answers[word] = "go\n" if run.damage is None else f"go {L1_INDEX} {run.damage:#x} {count}\n"
             if run.scenario.chaos:
                 answers[word] = f"chaos {run.scenario.chaos} {run.scenario.damages}\n"
         if word == "shutdown":      # frames for the few milliseconds after the SMMU's

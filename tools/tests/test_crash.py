@@ -79,12 +79,14 @@ def boot(tmp_path: Path, mode: str, timeout: int = 60) -> workload.Run:
 
 
 @pytest.mark.parametrize(
-    ("damage", "go"), [("", "go\n"), ("0x9000000", "go 5 0x9000009\n"), ("crash-memory", "go 5 0x55e00009\n")]
+    ("damage", "count", "go"), [("", 1, "go\n"), ("0x9000000", 65, "go 5 0x9000009 65\n"),
+                                ("crash-memory", 1, "go 5 0x55e00009 1\n")]
 )
-def test_damage(tmp_path: Path, damage: str, go: str) -> None:
+def test_damage(tmp_path: Path, damage: str, count: int, go: str) -> None:
     where = tmp_path / "run"
     where.mkdir()
-    run = workload.boot(where, fake(tmp_path, "ok"), a_scenario(timeout_s=60, damage=damage))
+    run = workload.boot(where, fake(tmp_path, "ok"),
+                        a_scenario(timeout_s=60, damage=damage, damage_count=count))
     assert run.lost == "" and (where / "go").read_text() == go
     assert run.damage == (int(go.split()[2], 16) if damage else None)
 

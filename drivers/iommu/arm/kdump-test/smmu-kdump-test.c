@@ -101,22 +101,23 @@ static __le64 *smmu_l1_table(unsigned int *num)
 
 static int damage_l1_set(const char *val, const struct kernel_param *kp)
 {
-	unsigned int num;
-	unsigned long index;
+	unsigned int num, index, count = 1;
 	__le64 *l1;
 	u64 value;
 
-	if (sscanf(val, "%li %lli", &index, &value) != 2)
+	if (sscanf(val, "%u %lli %u", &index, &value, &count) < 2)
 		return -EINVAL;
 
 	l1 = smmu_l1_table(&num);
 	if (IS_ERR(l1))
 		return PTR_ERR(l1);
-	if (index >= num)
+	if (index >= num || count > num - index)
 		return -ERANGE;
-	pr_info("L1 descriptor %lu: 0x%016llx becomes 0x%016llx\n", index,
-		le64_to_cpu(l1[index]), value);
-	WRITE_ONCE(l1[index], cpu_to_le64(value));
+	for (; count; count--, index++) {
+		pr_info("L1 descriptor %u: 0x%016llx becomes 0x%016llx\n", index,
+			le64_to_cpu(l1[index]), value);
+		WRITE_ONCE(l1[index], cpu_to_le64(value));
+	}
 	return 0;
 }
 
@@ -124,7 +125,7 @@ static const struct kernel_param_ops damage_l1_ops = {
 	.set = damage_l1_set,
 };
 module_param_cb(damage_l1, &damage_l1_ops, NULL, 0200);
-MODULE_PARM_DESC(damage_l1, "\"INDEX VALUE\": overwrite an L1 stream-table descriptor");
+MODULE_PARM_DESC(damage_l1, "\"INDEX VALUE [COUNT]\": overwrite L1 stream-table descriptors");
 
 /* Chaos: the tables that the SMMU has now, damaged by chance (IHI0070 5.1 to 5.4) */
 
