@@ -121,7 +121,7 @@ class Project:
         self.ksrc = kernel_tree(root / "ksrc")
         self.env = {**clean_env(), "XDG_CACHE_HOME": str(self.cache), "BASE": "9.8", "KSRC": str(self.ksrc),
                     "PATH": f"{self.bin}:{os.environ['PATH']}", "HOME": str(root),
-                    "PYTHONDONTWRITEBYTECODE": "1"}     # what it writes are compared files
+                    "PYTHONDONTWRITEBYTECODE": "1"}     # tests compare what a verb has written
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
         """`$VERB` is its process, for a fake that kills it. $PPID would not do: of a parent that is
