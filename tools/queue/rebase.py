@@ -252,7 +252,7 @@ class Rebase:
         left = self.edit.in_edit("diff", "--name-only", "--diff-filter=U").split()
         if left:
             what = f"conflict in {', '.join(left)}"
-            how = "mend it (`git am --show-current-patch=diff` is what was wanted), `git add` the files"
+            how = "mend it (`git am --show-current-patch=diff` is what was wanted), `git add -u`"
         else:
             reasons = re.findall(r"(?m)^(?:error|fatal): (.*)$", said)
             what = reasons[0] if reasons else "nothing was changed"

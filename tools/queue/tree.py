@@ -190,7 +190,6 @@ class EditTree:
 
     def _write(self, made: Sequence[Path], force: bool) -> None:
         there = self.store.base.patches
-        there.mkdir(parents=True, exist_ok=True)
         old = {_slug(patch): patch for patch in (self.store.queue() if there.is_dir() else [])}
         written, names = [], []
         counts = {"": 0, PREREQ: 0}
@@ -233,6 +232,7 @@ def _gist(patch: Path) -> list[bytes]:
 def _replace(path: Path, content: bytes) -> bool:
     if path.is_file() and path.read_bytes() == content:
         return False
+    path.parent.mkdir(parents=True, exist_ok=True)
     write(path, content)
     return True
 

@@ -427,6 +427,19 @@ def test_work_in_the_edit_tree_is_not_lost(ready: Project) -> None:
     git(tree, "reset", "-q", "--hard")
 
 
+def test_a_new_base(ready: Project) -> None:
+    """Its directory is empty: what is in prereq/ for another base goes there."""
+    bases = ready.top / "patches" / "bases"
+    bases.write_text(bases.read_text() + "9.9 linux-source-9.9 own 9.9 supported\n")
+    there = ready.top / "patches" / "9.9"
+    there.mkdir()
+    rebase(ready, BASE="9.9")
+    ready.verb("refresh", BASE="9.9")
+    names = (there / "series").read_text().split()
+    assert [name.startswith("prereq/0001-core-Add") for name in names] == [True, False, False, False]
+    assert sorted(names) == sorted(str(path.relative_to(there)) for path in there.glob("**/*.patch"))
+
+
 def test_one_that_was_killed(ready: Project) -> None:
     """git am is killed after it has committed a patch; the next run goes on."""
     hook = ready.tree() / ".git" / "hooks" / "post-applypatch"
