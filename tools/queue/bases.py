@@ -51,8 +51,8 @@ def default() -> Base:
 
 
 def newest(but: str = "") -> Base:
-    """The one of the highest kernel version, this one left out."""
-    known = [base for base in read().values() if base.name != but]
+    """The one of the highest kernel version that is more than best-effort, this one left out."""
+    known = [base for base in read().values() if base.name != but and base.status != "best-effort"]
     if not known:
         raise Err(f"there is no base but {but}", "add one to patches/bases", USAGE)
     return max(known, key=lambda base: tuple(map(int, base.name.split("."))))

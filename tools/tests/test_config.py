@@ -83,8 +83,9 @@ def test_the_newest_base_is_told_by_numbers(project: Project) -> None:
         "6.9 p own 6.9 default\n6.12 p own 6.12 supported\n6.2 p own 6.2 supported\n")
     assert show(project, "bases.newest().name") == "6.12"
     with open(project.top / "patches" / "bases", "a") as manifest:
-        manifest.write("10.1 p own 10.1 best-effort\n")
+        manifest.write("10.1 p own 10.1 supported\n10.2 p own 10.2 best-effort\n")
     assert show(project, "bases.newest().name") == "10.1"
+    assert show(project, "bases.newest('10.1').name") == "6.12"
 
 
 def test_a_new_base_is_one_row(project: Project) -> None:
