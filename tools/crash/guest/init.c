@@ -99,6 +99,8 @@
 
 /* On the crash kernel's command line: it has no driver for the network card */
 #define NO_NIC		"initcall_blacklist=e1000_init_module"
+/* On the crashed kernel's: kexec_load() in place of kexec_file_load() */
+#define KEXEC_LOAD	"kexec_load"
 
 static int channel = -1;
 static int on_server;
@@ -542,15 +544,29 @@ static void tell_crash_memory(const char *what)
 	fclose(file);
 }
 
+static int has_text(const char *path, const char *text)
+{
+	FILE *file = fopen(path, "r");
+	char line[1024];
+	int found = 0;
+
+	while (file && !found && fgets(line, sizeof(line), file))
+		found = !!strstr(line, text);
+	if (file)
+		fclose(file);
+	return found;
+}
+
 /* With no command line only see that it is loaded. */
 static void load_crash_kernel(const char *cmdline)
 {
+	char *how = has_text("/proc/cmdline", KEXEC_LOAD) ? "-c" : "-s";
 	char arg[2100], loaded[8];
 	int status;
 
 	snprintf(arg, sizeof(arg), "--command-line=%s", cmdline ?: "");
 	status = !cmdline ? 0 :
-		 run(NULL, (char *[]){ "/sbin/kexec", "-s", "-p", "/crash/Image",
+		 run(NULL, (char *[]){ "/sbin/kexec", how, "-p", "/crash/Image",
 				       "--initrd=/crash/initrd", arg, NULL });
 	if (status || read_file("/sys/kernel/kexec_crash_loaded", loaded, sizeof(loaded)) ||
 	    strcmp(loaded, "1"))
@@ -620,19 +636,6 @@ static void first_kernel(int reads, int wait_ms, const char *moment, int more, c
 	else
 		write_file("/proc/sysrq-trigger", "c");
 	give_up("cannot panic");
-}
-
-static int has_text(const char *path, const char *text)
-{
-	FILE *file = fopen(path, "r");
-	char line[1024];
-	int found = 0;
-
-	while (file && !found && fgets(line, sizeof(line), file))
-		found = !!strstr(line, text);
-	if (file)
-		fclose(file);
-	return found;
 }
 
 static void memory(void)
