@@ -181,9 +181,14 @@ class Machine:
             return True
         return False
 
+    @property
+    def said(self) -> str:
+        """QEMU itself, not the guest."""
+        return (self.directory / "qemu.log").read_text(errors="replace").strip()
+
     def refused(self) -> Err:
         """QEMU ended at once: why."""
-        why = (self.directory / "qemu.log").read_text().strip() or f"exit code {self.process.wait()}"
+        why = self.said or f"exit code {self.process.wait()}"
         return Err(f"QEMU does not start: {why}", f"try {self._script}")
 
     def place(self, name: str) -> str:

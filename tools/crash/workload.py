@@ -207,5 +207,6 @@ def _lost(run: Run, vm: Machine) -> str:
     if errors:
         return "the guest gave up: " + " ".join(errors[0])
     if run.mark("shutdown") is None:
-        return f"QEMU ended ({vm.process.returncode}) early, last said: {last}"
+        why = f"; QEMU: {vm.said.splitlines()[-1]}" if vm.said else ""
+        return f"QEMU ended ({vm.process.returncode}) early, last said: {last}{why}"
     return ""

@@ -53,6 +53,7 @@ frames = [nic.recv(2000) for _ in range(20)]
 open("frames", "wb").write(b"".join(frames))
 open("go", "w").write(say("panic", True))
 if mode == "die":
+    print("**\\nBail out! smmuv3.c:1: not reached", file=sys.stderr, flush=True)
     os.abort()
 if mode == "moment":
     say("error cannot panic (No such device)")
@@ -124,7 +125,7 @@ def test_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
-        ("die", "QEMU ended (-6) early, last said: panic"),
+        ("die", "QEMU ended (-6) early, last said: panic; QEMU: Bail out! smmuv3.c:1: not reached"),
         ("hang", "no end after 1 s, last said: hello first 1.2.3"),
         ("setup", "the guest gave up: no memory is reserved"),
         ("moment", "the guest gave up: cannot panic (No such device)"),
