@@ -62,8 +62,10 @@ def struck(log: str) -> list[Damage]:
     """The damages that the crashed kernel's log tells, in their order. One that is not understood
     writes nothing."""
     found = []
-    noise = {int(sid, 0): (int(word0, 0), int(word2, 0)) for sid, word0, word2 in NOISE.findall(log)}
-    for what, first, last, _, value in DAMAGE.findall(log):
+    lines = list(DAMAGE.finditer(log))
+    ends = [line.start() for line in lines[1:]] + [len(log)]
+    for line, end in zip(lines, ends):
+        what, first, last, _, value = line.groups()
         sids = range(int(first, 0), int(last, 0) + 1)
         word = re.fullmatch(r"bit of word (\d) of the (STE|CD)", what)
         place: Place | None = None
@@ -73,7 +75,9 @@ def struck(log: str) -> list[Damage]:
             place = ("STE" if what in STE_WORD_0 else "CD", sids.start, 0)
         elif word:
             place = (word[2], sids.start, int(word[1]))
-        if what == "noise":
+        if what == "noise":         # its entries follow; the same StreamIDs may be struck twice
+            noise = {int(sid, 0): (int(word0, 0), int(word2, 0))
+                     for sid, word0, word2 in NOISE.findall(log, line.end(), end)}
             writes: dict[Place, int | None] = {("STE", sid, n): None for sid in sids for n in range(8)}
             for sid in sids:
                 writes["STE", sid, 0], writes["STE", sid, 2] = noise.get(sid, (0, None))

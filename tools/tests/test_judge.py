@@ -738,6 +738,13 @@ def test_damage_over_damage() -> None:
     assert fates(l1.format(0x42c4c00a), l1.format(0x42c4c009), bad) == [
         damage.AGAIN, damage.MEMORY, damage.MISSED]
     assert fates(bad, CD.replace("0x10", "0x8").format(0))[1] == damage.BELOW
+    # Noise over noise: what the first one put there is gone, and so need not be found.
+    noise = "noise for StreamIDs 0x0-0x3f"
+    entry = "noise in StreamID 0x{:x}: 0xf80000000000000b, word 2 0x0"
+    assert fates(noise, entry.format(3), noise, entry.format(4), crash="STE for StreamID 0x4: "
+                 "0xf80000000000000b") == [damage.AGAIN, damage.NAMED]
+    assert fates(noise, entry.format(3), noise, entry.format(4), crash="STE for StreamID 0x3: "
+                 "0xf80000000000000b") == [damage.AGAIN, damage.MISSED]
     assert fates(bad, "noise for StreamIDs 0x0-0x3f") == [damage.AGAIN, damage.ENDS]
 
 
