@@ -9,7 +9,7 @@ from typing import NamedTuple
 from . import message as msg
 from .gitio import Ambiguous, FetchFailed, Git
 from .patches import Patch, of_commit
-from .rows import EXTRA, REMEDY, Row
+from .rows import EXTRA, NOTED, REMEDY, Row
 from .series import Posted, Series, by_subject
 
 
@@ -104,9 +104,11 @@ class Pairing:
             row.kind = "revert" if revert else "sauce" if sauce else "ubuntu"
         elif self.exempt and re.search(self.exempt, p.subject):
             row.kind = "exempt"
+        elif self.chosen and (why := msg.notes(p.message)):
+            row.status, row.named = NOTED, "not in the reference"
+            row.note = " ".join(text for _, text in why)
         elif self.chosen:
-            row.status = EXTRA
-            row.named = "not in the reference"
+            row.status, row.named = EXTRA, "not in the reference"
             row.add(EXTRA, "no patch of the reference has this subject, and the message names no upstream "
                            "commit",
                     REMEDY[EXTRA])

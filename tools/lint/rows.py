@@ -24,7 +24,7 @@ REMEDY = {
     UNRESOLVED: "name the upstream commit in full, and give a repository that has it with --reference "
                 "(LINUX_GIT)",
     FETCH_FAILED: "make the source reachable and run again: nothing was compared",
-    EXTRA: "name where it comes from, mark it SAUCE, or drop it",
+    EXTRA: "name where it comes from, mark it SAUCE, say in a `[name: why]` line why it is here, or drop it",
     MISSING: "pick it, or say in the cover letter why it is left out",
     REORDERED: "put the commits in upstream's order, so that every step builds as upstream's did, or say why "
                "not in a `[name: why]` line",

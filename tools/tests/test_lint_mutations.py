@@ -1034,6 +1034,14 @@ series_case("defect", "a posted series reordered", PAIR[::-1], ["match", "reorde
             (6, PAIR, b"", b""))
 
 
+@case("honest", "a patch that is not in the series, and says why")
+def _(b: Branch) -> Want:
+    for name in PAIR:
+        b.pick(name, line="")
+    b.pick("include", line="", note="bob: this branch alone has no such header")
+    return Want([MATCH, MATCH, "noted"], [], args=mbox(b, (6, PAIR, b"", b"")))
+
+
 @case("defect", "a posted series squashed")
 def _(b: Branch) -> Want:
     b.pick("const", both(b.world.ups["const"].edit, b.world.ups["getter"].edit), line="")
