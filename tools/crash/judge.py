@@ -28,8 +28,8 @@ from .. import machine
 from ..common import TOP, run
 from ..results import Result, Status, worst
 from . import damage
-from .scenario import DEVICES, NIC, RESERVE, SLOW, TRACE, Scenario
-from .trace import read_trace
+from .scenario import DEVICES, DUMP, NIC, RESERVE, SLOW, TRACE, Scenario
+from .trace import BEFORE, SLOT_US, TRANSLATED, WINDOW, read_trace
 from .workload import Run
 
 PANIC_TEXT = "sysrq triggered crash"
@@ -379,11 +379,26 @@ def chance_struck(evidence: Evidence) -> Found:
     return Status.PASS, said, figures
 
 
+def _moment_failed(evidence: Evidence) -> str:
+    """What the trace says against the moment, or ''."""
+    moment = evidence.scenario.moment
+    streams = {stream["sid"]: stream for stream in evidence.trace["streams"]}
+    if moment == "storm":
+        slots = streams.get(DUMP, {}).get("slots", {}).get(BEFORE, {}).get(TRANSLATED, {})
+        if not slots.get(-1):
+            return f"no DMA of {_name(DUMP)} in the {SLOT_US // 1000} ms before the panic: there was no storm"
+    if moment == "suspend" and NIC in streams:
+        dead = (evidence.dead - evidence.panic) * 1e6 // SLOT_US      # that kernel still suspends it
+        if any(slot > dead for slots in streams[NIC]["slots"].get(WINDOW, {}).values() for slot in slots):
+            return f"{_name(NIC)} has accesses between crashed kernel and probe: it was not suspended"
+    return ""
+
+
 def the_scenario_took_effect(evidence: Evidence) -> Found:
     """What it asks for may be ignored by QEMU or by a kernel."""
     scenario = evidence.scenario
-    wanted = {"efi: EFI v": 2 * scenario.uefi, "ACPI: IORT": 2 * scenario.uefi,
-              "CPU.*started at EL2": 2 * scenario.vhe}
+    wanted = {**dict.fromkeys(("efi: EFI v", "ACPI: IORT", "ACPI: APIC", "ACPI: SPCR: console"),
+                              2 * scenario.uefi), "CPU.*started at EL2": 2 * scenario.vhe}
     if scenario.seen and evidence.which == "patched":
         wanted[scenario.seen] = 1
     if evidence.pages != (scenario.pages or evidence.pages):
@@ -396,8 +411,12 @@ def the_scenario_took_effect(evidence: Evidence) -> Found:
         both = [stream for stream in evidence.trace["streams"] if stream["sid"] in (sid, sid & ~0xff)]
         counts.append(sum(_total(stream, OLD, "translated", "bypassed") for stream in both))
         needed = evidence.which == "patched" and evidence.whole(sid) and not scenario.more_past_smmu
-        if needed and not counts[-1]:
-            return Status.INVALID, f"the disk {sid:#x} has no access between panic and take-over", {}
+        # Interrupts go through the SMMU, too, and are no data.
+        if needed and not any(stream["last_dma"] for stream in both):
+            return Status.INVALID, f"the disk {sid:#x} has no DMA between panic and take-over", {}
+    moment = _moment_failed(evidence)
+    if moment:
+        return Status.INVALID, moment, {}
     for pattern, times in wanted.items():
         if len(re.findall(pattern, evidence.console)) < times:
             return Status.INVALID, f"the console does not show {pattern!r} {times} times", {}

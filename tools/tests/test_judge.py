@@ -798,11 +798,16 @@ def test_chaos_that_is_too_much(case: Case) -> None:
 
 def test_rule12_effect() -> None:
     def status(console: str, **changed: str | bool) -> Status:
-        return judge.the_scenario_took_effect(judge.Evidence(a_scenario(**changed), {}, console=console))[0]
+        evidence = judge.Evidence(a_scenario(**changed), {"streams": []}, console=console)
+        return judge.the_scenario_took_effect(evidence)[0]
 
-    log = "efi: EFI v2.7 by Debian distribution of EDK II\nACPI: IORT 0x1\nCPU: All CPU(s) started at EL2\n"
+    log = ("efi: EFI v2.7 by Debian distribution of EDK II\nACPI: APIC 0x1\nACPI: SPCR: console: pl011\n"
+           "ACPI: IORT 0x1\nCPU: All CPU(s) started at EL2\n")
     assert status(log * 2, uefi=True, vhe=True) is Status.PASS
     assert status(log, uefi=True) is status(log, vhe=True) is Status.INVALID
+    for table in ("IORT", "APIC", "SPCR"):      # one kernel does without
+        assert status(log * 2 + log.replace(table, "SSDT"), uefi=True) is Status.PASS
+        assert status(log + log.replace(table, "SSDT"), uefi=True) is Status.INVALID
     assert status("a linear table", seen="linear") is Status.PASS
     assert status("a table", seen="linear") is Status.INVALID
 
@@ -857,8 +862,7 @@ def test_rule12_other_disks(case: Case) -> None:
     assert judge.the_scenario_took_effect(evidence)[0] is PASS
     evidence.more = [0x108]         # it is behind a PCI bridge
     assert judge.the_scenario_took_effect(evidence)[0] is PASS
-    for phase in ("window", "adopted"):
-        evidence.trace["streams"][-1][phase]["translated"] = 0
+    evidence.trace["streams"][-1]["last_dma"] = None        # what goes through are interrupts alone
     assert judge.the_scenario_took_effect(evidence)[0] is INVALID
     evidence.scenario = a_scenario(devices="-device virtio-blk-pci,drive=more")     # past the SMMU
     assert judge.the_scenario_took_effect(evidence)[0] is PASS
@@ -867,6 +871,23 @@ def test_rule12_other_disks(case: Case) -> None:
     evidence.scenario = a_scenario(devices=evidence.scenario.devices, chaos=5)
     evidence.console = CHAOS.format(0x108)      # it is damaged
     assert judge.the_scenario_took_effect(evidence)[0] is PASS
+
+
+@pytest.mark.parametrize("moment", ["", "storm", "suspend"])
+def test_rule12_moment(case: Case, moment: str) -> None:
+    """A storm maps to the end; a suspended card is silent."""
+    evidence = case.evidence()
+    evidence.scenario = a_scenario(moment=moment, seen="fine")
+    streams = {stream["sid"]: stream for stream in evidence.trace["streams"]}
+    assert judge.the_scenario_took_effect(evidence)[0] is (INVALID if moment else PASS)
+    streams[DUMP]["slots"] = {"before": {"translated": {-2: 5}}}        # it was over
+    assert judge.the_scenario_took_effect(evidence)[0] is (INVALID if moment else PASS)
+    streams[DUMP]["slots"]["before"]["translated"][-1] = 5
+    evidence.dead = evidence.panic + 0.22       # in slot 4
+    streams[NIC]["slots"] = {"window": {"faulted": {4: 1}}, "adopted": {"faulted": {9: 1}}}     # it is woken
+    assert judge.the_scenario_took_effect(evidence)[0] is PASS
+    streams[NIC]["slots"]["window"]["aborted"] = {5: 1}
+    assert judge.the_scenario_took_effect(evidence)[0] is (INVALID if moment == "suspend" else PASS)
 
 
 WRITTEN = "smmu_kdump_test: L1 descriptor 5: 0x0000000000000000 becomes 0x0000000080000009\n"

@@ -31,7 +31,7 @@
  *	more-disk STREAMID		one of the `more=` other disks, which is read, too; the
  *					StreamID that it has if no bridge gives it another
  *	done INDEX			this read was complete before the panic
- *	storm COUNT			so many mappings have been made and gone
+ *	storm COUNT			so many mappings were made and gone in the last 100 ms
  *	panic				host answers: go, or go INDEX VALUE to
  *					damage that L1 stream-table descriptor,
  *					or chaos SEED COUNT
@@ -87,6 +87,7 @@
 #define MAX_MORE	16
 #define MORE_SIZE	4096
 #define MIN_STORM	100	/* mappings that prove that it blows */
+#define STORMY		4	/* processes that map: one is always about it */
 
 /* e1000e registers of receive queue 0 */
 #define RDBAL		0x2800
@@ -574,9 +575,20 @@ static void load_crash_kernel(const char *cmdline)
 				  "kdump has loaded no crash kernel", status);
 }
 
+static void stay_on(int cpu)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	if (sched_setaffinity(0, sizeof(one), &one))
+		give_up("there is no processor %d", cpu);
+}
+
 /*
- * Until the panic, on another processor: a mapping is made and gone with each read.
- * How many of them there have been is counted in the memory that is returned.
+ * Until the panic, on processor 1, while this one stays on 0: a mapping is made and gone
+ * with each read. While one process waits for its read another maps or unmaps. How many
+ * reads there have been is counted in the memory that is returned.
  */
 static volatile uint32_t *storm(void)
 {
@@ -585,13 +597,19 @@ static volatile uint32_t *storm(void)
 	char *buf = mmap(NULL, READ_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	volatile uint32_t *count = mmap(NULL, sizeof(*count), PROT_READ | PROT_WRITE,
 					MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	pid_t pid;
+	pid_t pid = 1;
 
-	if (fd < 0 || buf == MAP_FAILED || count == MAP_FAILED || (pid = fork()) < 0)
+	if (fd < 0 || buf == MAP_FAILED || count == MAP_FAILED)
 		give_up("cannot begin the storm");
-	for (; !pid; ++*count)
+	stay_on(1);
+	for (int i = 0; i < STORMY && pid > 0; i++)
+		pid = fork();
+	for (; !pid; __sync_fetch_and_add(count, 1))
 		if (pread(fd, buf, READ_SIZE, 0) != READ_SIZE)
 			_exit(1);
+	stay_on(0);
+	if (pid < 0)
+		give_up("cannot begin the storm");
 	while (*count < MIN_STORM) {
 		if (now_ms() > end)
 			give_up("the storm has made %u mappings, not %d", *count, MIN_STORM);
@@ -619,9 +637,9 @@ static void first_kernel(int reads, int wait_ms, const char *moment, int more, c
 	nic_ring(nic);
 	tell_done(ctx, reads);
 	if (mappings) {		/* it blows still */
-		for (before = *mappings; *mappings == before; )
-			nap();
-		say("storm %u", *mappings);
+		before = *mappings;
+		usleep(100000);
+		say("storm %u", *mappings - before);
 	}
 	say("panic");
 	answer = hear();
@@ -701,7 +719,7 @@ static void submit(struct iocb **list, int reads)
 {
 	int cpus = 0, share, done = 0;
 	aio_context_t ctx = 0;
-	cpu_set_t all, one;
+	cpu_set_t all;
 
 	if (syscall(SYS_io_setup, reads, &ctx))
 		give_up("cannot prepare %d reads; see /proc/sys/fs/aio-max-nr", reads);
@@ -714,9 +732,7 @@ static void submit(struct iocb **list, int reads)
 	for (int cpu = 0; cpu < CPU_SETSIZE && done < reads; cpu++) {
 		if (!CPU_ISSET(cpu, &all))
 			continue;
-		CPU_ZERO(&one);
-		CPU_SET(cpu, &one);
-		sched_setaffinity(0, sizeof(one), &one);
+		stay_on(cpu);
 		for (int end = ++cpus * share; done < end && done < reads; ) {
 			int count = (end < reads ? end : reads) - done;
 

@@ -22,13 +22,18 @@
 #include <linux/crash_dump.h>
 #include <linux/delay.h>
 #include <linux/init.h>
+#include <linux/interrupt.h>
 #include <linux/io.h>
+#include <linux/irq.h>
 #include <linux/irq_work.h>
+#include <linux/irqdomain.h>
 #include <linux/kexec.h>
 #include <linux/kthread.h>
 #include <linux/moduleparam.h>
+#include <linux/of.h>
 #include <linux/pci.h>
 #include <linux/platform_device.h>
+#include <linux/pm.h>
 #include <linux/prandom.h>
 #include <linux/preempt.h>
 #include <linux/printk.h>
@@ -65,11 +70,18 @@ static unsigned int delay_ms;
 module_param(delay_ms, uint, 0444);
 MODULE_PARM_DESC(delay_ms, "Hold a crash kernel for this long before the SMMU probes (ms)");
 
-/* Page 0 of the first SMMU, be it of a device tree or of ACPI's IORT */
-static void __iomem *smmu_registers(void)
+/* The first SMMU, be it of a device tree or of ACPI's IORT */
+static struct device *smmu_device(void)
 {
 	struct device_driver *drv = driver_find("arm-smmu-v3", &platform_bus_type);
-	struct device *dev = drv ? driver_find_next_device(drv, NULL) : NULL;
+
+	return drv ? driver_find_next_device(drv, NULL) : NULL;
+}
+
+/* Its page 0 */
+static void __iomem *smmu_registers(void)
+{
+	struct device *dev = smmu_device();
 	void __iomem *regs = NULL;
 	struct resource *res;
 
@@ -135,6 +147,7 @@ MODULE_PARM_DESC(damage_l1, "\"INDEX VALUE [COUNT]\": overwrite L1 stream-table 
 #define STE_LIVE		BIT_ULL(3)	/* of Config */
 #define STE_S1FMT		GENMASK_ULL(5, 4)
 #define STE_S1CDMAX		GENMASK_ULL(63, 59)
+#define STE_2_S2AA64		BIT_ULL(51)	/* of word 2 */
 #define L1_SPAN			GENMASK_ULL(4, 0)
 #define TABLE_PTR		GENMASK_ULL(55, 6)
 #define MAX_USED		64
@@ -256,7 +269,10 @@ static void damage_cd(__le64 *cd, u32 sid)
 	}
 }
 
-/* A 4 KiB page of an L2 table: 64 STEs. The host reads what those have that do not abort */
+/*
+ * A 4 KiB page of an L2 table: 64 STEs. The host reads what those have that do not abort.
+ * None asks for AArch32's translation tables at stage 2: QEMU's SMMU asserts that there are none.
+ */
 static void damage_page(__le64 *stes, u32 first)
 {
 	u32 page = chance(4) * 64, i;
@@ -265,10 +281,12 @@ static void damage_page(__le64 *stes, u32 first)
 	stes += page * STE_WORDS;
 	pr_info("chaos: noise for StreamIDs 0x%x-0x%x\n", first, first + 63);
 	prandom_bytes_state(&chaos_rnd, stes, SZ_4K);
-	for (i = 0; i < 64; i++, stes += STE_WORDS)
+	for (i = 0; i < 64; i++, stes += STE_WORDS) {
+		stes[2] |= cpu_to_le64(STE_2_S2AA64);
 		if ((le64_to_cpu(stes[0]) & (STE_V | STE_LIVE)) == (STE_V | STE_LIVE))
 			pr_info("chaos: noise in StreamID 0x%x: 0x%016llx, word 2 0x%016llx\n",
 				first + i, le64_to_cpu(stes[0]), le64_to_cpu(stes[2]));
+	}
 }
 
 static int chaos_set(const char *val, const struct kernel_param *kp)
@@ -413,17 +431,74 @@ static void be_deaf(void *unused)
 		cpu_relax();
 }
 
-/* As the network card's driver leaves it: no DMA, no power */
+#if IS_ENABLED(CONFIG_ARM64_PSEUDO_NMI)
+#define NMI_SPI			200	/* QEMU's virt machine has no device with it */
+
+static irqreturn_t die_in_nmi(int irq, void *unused)
+{
+	panic(PANIC_TEXT ", in %s NMI", in_nmi() ? "an" : "no");
+}
+
+/* The boot processor takes it, though its interrupts are off */
+static void wait_for_nmi(void *irq)
+{
+	irq_set_irqchip_state((uintptr_t)irq, IRQCHIP_STATE_PENDING, true);
+	mdelay(1000);
+}
+
+/* An interrupt of the SMMU's interrupt controller, as a pseudo-NMI */
+static int raise_nmi(void)
+{
+	struct device *dev = smmu_device();
+	struct irq_fwspec fwspec;
+	struct irq_data *data;
+	unsigned int irq;
+	int ret;
+
+	data = irq_get_irq_data(platform_get_irq(to_platform_device(dev), 0));
+	put_device(dev);
+	if (!data)
+		return -ENODEV;
+	fwspec.fwnode = data->domain->fwnode;
+	if (is_of_node(fwspec.fwnode)) {	/* an SPI */
+		fwspec.param_count = 3;
+		fwspec.param[0] = 0;
+		fwspec.param[1] = NMI_SPI;
+		fwspec.param[2] = IRQ_TYPE_EDGE_RISING;
+	} else {
+		fwspec.param_count = 2;
+		fwspec.param[0] = 32 + NMI_SPI;
+		fwspec.param[1] = IRQ_TYPE_EDGE_RISING;
+	}
+	irq = irq_create_fwspec_mapping(&fwspec);
+	ret = request_nmi(irq, die_in_nmi, IRQF_PERCPU | IRQF_NO_AUTOEN, "die_in_nmi", NULL);
+	if (ret)
+		return ret;
+	enable_nmi(irq);
+	smp_call_function_single(0, wait_for_nmi, (void *)(uintptr_t)irq, true);
+	return -ETIME;
+}
+#else
+static int raise_nmi(void)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
+/* All that a suspend of the machine does to the network card */
 static int suspend_nic(void)
 {
 	struct pci_dev *pdev = pci_get_class(PCI_CLASS_NETWORK_ETHERNET << 8, NULL);
+	const struct dev_pm_ops *pm = pci_bus_type.pm;
+	int ret;
 
 	if (!pdev)
 		return -ENODEV;
-	pci_disable_device(pdev);
-	pci_set_power_state(pdev, PCI_D3hot);
+	device_lock(&pdev->dev);
+	ret = pm->suspend(&pdev->dev) ?: pm->suspend_late(&pdev->dev) ?: pm->suspend_noirq(&pdev->dev);
+	device_unlock(&pdev->dev);
 	pr_info("%s is in state D%d\n", pci_name(pdev), pdev->current_state);
-	return 0;
+	return ret;
 }
 
 static int moment_set(const char *val, const struct kernel_param *kp)
@@ -442,6 +517,8 @@ static int moment_set(const char *val, const struct kernel_param *kp)
 		kthread_run(die_in_thread, NULL, "die_in_thread");
 	else if (sysfs_streq(val, "deaf"))
 		smp_call_function(be_deaf, NULL, 0);
+	else if (sysfs_streq(val, "nmi"))
+		ret = raise_nmi();
 	else if (sysfs_streq(val, "suspend"))
 		ret = suspend_nic();
 	else if (sysfs_streq(val, "oops"))
