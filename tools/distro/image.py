@@ -61,7 +61,7 @@ FILES = {
     "etc/initramfs-tools/conf.d/modules": "MODULES=dep\n",
     "etc/default/grub.d/00-test.cfg":
         "GRUB_DEFAULT=saved\nGRUB_TIMEOUT=0\nGRUB_DISABLE_SUBMENU=y\n"
-        "GRUB_CMDLINE_LINUX=\"console=ttyAMA0 iomem=relaxed rootdelay=300\"\n"
+        "GRUB_CMDLINE_LINUX=\"console=ttyAMA0 iomem=relaxed\"\n"
         "GRUB_CMDLINE_LINUX_DEFAULT=\"\"\n",
     # An emulated machine may be slow.
     "etc/systemd/system.conf.d/test.conf":
