@@ -295,6 +295,27 @@ def test_only_a_qemu_without_the_device_is_lacking(monkeypatch: pytest.MonkeyPat
     assert status is not Status.SKIPPED or "has no device x; next: use another" in found.text
 
 
+@pytest.mark.parametrize("verb", ["chaos", "soak"])
+def test_both_firmwares(monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    """The seeds take turns, and each has damage or a moment of its own."""
+    ran: list[Job] = []
+
+    class Ran(Exception):
+        pass
+
+    def run_jobs(verb: str, base: str, jobs: list[Job], kept: object) -> None:
+        ran.extend(jobs)
+        raise Ran
+
+    monkeypatch.setattr(crash, "run_jobs", run_jobs)
+    monkeypatch.setenv("N", "40")
+    with pytest.raises(Ran):
+        {"chaos": crash.chaos, "soak": crash.soak}[verb]()
+    assert [job.changed["uefi"] for job in ran] == [False, True] * 20
+    chosen = {job.changed["chaos" if verb == "chaos" else "panic_ms"] for job in ran}
+    assert len(chosen) > 30 and all(isinstance(value, int) and value >= 0 for value in chosen)
+
+
 def test_a_control_of_chaos() -> None:
     """It passes when chance finds that a check is off."""
     found = crash.control("ids", ["seed-1", "seed-4"], Status.PASS)
