@@ -118,7 +118,7 @@ def boot(where: Path, qemu: Sequence[str], setup: Scenario, first: build.Kernel,
     with stage(f"crashing {crash.release} {where.name}") as step:
         # A kernel that dies in an awkward moment takes its time
         run = workload.boot(where, setup.command(qemu, first.image, initrd), setup, step.update,
-                            {"dead": "Bye!"} if setup.moment else {})
+                            {"dead": "Bye!|Booting Linux"} if setup.moment else {})
     run.images = {"first": first.image, "crash": crash.image}
     return run
 

@@ -439,14 +439,10 @@ static irqreturn_t die_in_nmi(int irq, void *unused)
 	panic(PANIC_TEXT ", in %s NMI", in_nmi() ? "an" : "no");
 }
 
-/* The boot processor takes it, though its interrupts are off */
-static void wait_for_nmi(void *irq)
-{
-	irq_set_irqchip_state((uintptr_t)irq, IRQCHIP_STATE_PENDING, true);
-	mdelay(1000);
-}
-
-/* An interrupt of the SMMU's interrupt controller, as a pseudo-NMI */
+/*
+ * An interrupt of the SMMU's interrupt controller, as a pseudo-NMI. The boot processor takes
+ * it, which is deaf to others. What a panic in an NMI says comes to the dump alone.
+ */
 static int raise_nmi(void)
 {
 	struct device *dev = smmu_device();
@@ -475,7 +471,13 @@ static int raise_nmi(void)
 	if (ret)
 		return ret;
 	enable_nmi(irq);
-	smp_call_function_single(0, wait_for_nmi, (void *)(uintptr_t)irq, true);
+	ret = set_cpus_allowed_ptr(current, cpumask_of(1));
+	if (ret)
+		return ret;
+	smp_call_function_single(0, be_deaf, NULL, false);
+	pr_emerg(PANIC_TEXT ", by an NMI\n");
+	irq_set_irqchip_state(irq, IRQCHIP_STATE_PENDING, true);
+	mdelay(1000);
 	return -ETIME;
 }
 #else
