@@ -200,6 +200,7 @@ def main(crash_memory: Callable[[str], Memory]) -> int:
     """make bench; `crash_memory` runs a crash test and gives the memory of both crash kernels."""
     base = config.load().base
     where = run_directory("bench", base)
+    begun = status.begin(base)
     sizes = measure_sizes(base)
     measured = measure_times(base, where)
     used = crash_memory(base)
@@ -208,5 +209,6 @@ def main(crash_memory: Callable[[str], Memory]) -> int:
     missed = (f"\n{result.status} {result.detail}" for result in judged if result.status is not Status.PASS)
     report.text = f"{page(base, measured, used, sizes)}{''.join(missed)}\n\n{report.verdict}\n"
     ratios = [time.ratio for time in measured]
-    status.record(base, "bench", report.verdict, f"adoption / reading {min(ratios):.2f} to {max(ratios):.2f}")
+    status.record(base, "bench", report.verdict,
+                  f"adoption / reading {min(ratios):.2f} to {max(ratios):.2f}", begun)
     return report.show(where, machine.CONSOLE)

@@ -401,6 +401,7 @@ def page(gate: Gate, results: list[Result], checks: list[str]) -> str:
 
 def run_gate(base: str, checks: list[str]) -> tuple[Report, Path]:
     """Every check of these on one base."""
+    begun = status.begin(base)
     gate = Gate(base)
     results = [result for name in checks for result in examine(gate, CHECKS[name])]
     gate.forget()
@@ -408,7 +409,7 @@ def run_gate(base: str, checks: list[str]) -> tuple[Report, Path]:
                                             "tree": gate.states[len(gate.patches)].commit})
     report.text = f"{page(gate, results, checks)}\n\ngate {base}: {counted(results)}\n\n{report.verdict}\n"
     if checks == list(CHECKS):
-        status.record(base, "gate", report.verdict, counted(results), patch_cells(results))
+        status.record(base, "gate", report.verdict, counted(results), begun, patch_cells(results))
     return report, run_directory("gate", base)
 
 

@@ -180,6 +180,7 @@ def kunit(base: str) -> tuple[Report, Path]:
     known = sorted(path.stem for path in build.FLAVOURS.glob("*.config"))
     if flavour and flavour not in known:
         raise Err(f"FLAVOUR={flavour}: no such flavour", f"choose one of: {' '.join(known)}", USAGE)
+    begun = status.begin(base)
     built = build.build(base, flavour=flavour)
     where = run_directory("kunit", base)
     there = reader(Store(base))
@@ -191,7 +192,7 @@ def kunit(base: str) -> tuple[Report, Path]:
     report.text += f"\n\n{report.verdict}\n"
     if not (flavour or os.environ.get("FILTER") or os.environ.get("ARGS")):
         passed = sum(case.status is Status.PASS for case in report.results)
-        status.record(base, "kunit", report.verdict, f"{passed}/{len(report.results)}")
+        status.record(base, "kunit", report.verdict, f"{passed}/{len(report.results)}", begun)
     return report, where
 
 

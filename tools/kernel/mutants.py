@@ -696,6 +696,7 @@ def crashed(base: str, built: build.Kernel, mutants: Sequence[Mutant], seen: dic
 def run_mutants(base: str, crash: Crash) -> tuple[Report, Path]:
     """All mutants of a base, and the directory of the run."""
     made = Mutated()
+    begun = status.begin(base)
     built = build.build(base, flavour=FLAVOUR, change=made)
     mutants = chosen(made.mutants, os.environ.get("MUTANTS", ""))
     where = run_directory("mutants", base)
@@ -714,7 +715,7 @@ def run_mutants(base: str, crash: Crash) -> tuple[Report, Path]:
     report = Report("mutants", base, results, {"kernel": built.key, "mutants": len(made.mutants)})
     report.text = f"{text}\n\n{report.verdict}\n"
     if not os.environ.get("MUTANTS"):
-        status.record(base, "mutants", report.verdict, text.rpartition(": ")[2])
+        status.record(base, "mutants", report.verdict, text.rpartition(": ")[2], begun)
     return report, where
 
 

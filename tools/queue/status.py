@@ -37,14 +37,25 @@ def state(base: str) -> dict[str, str]:
                             *(path.read_bytes() for path in files))[:12]}
 
 
-def record(base: str, name: str, verdict: Status, said: str, rows: Mapping[str, str] = {}) -> None:
+def begin(base: str) -> dict[str, str]:
+    """The state that a verb judges, for record(): it may run for an hour, in which somebody edits."""
+    if os.environ.get("KSRC"):
+        return {}
+    store = Store(base, "")
+    with store.lock():
+        store.source()
+    return state(base)
+
+
+def record(base: str, name: str, verdict: Status, said: str, begun: Mapping[str, str],
+           rows: Mapping[str, str] = {}) -> None:
     """Keep what a verb found on a base; `rows` are of single patches. Not of somebody's KSRC=."""
     if os.environ.get("KSRC"):
         return
     path = cache_dir("records") / f"{base}.json"
     with lock(path.with_suffix(".lock")):
         new = {"verdict": verdict, "said": said, "rows": dict(rows), "when": time.time(),
-               "state": state(base)}
+               "state": dict(begun)}
         write(path, json.dumps(read(base) | {name: new}, indent=1))
 
 

@@ -803,11 +803,12 @@ def test_rule12_effect() -> None:
 
     log = ("efi: EFI v2.7 by Debian distribution of EDK II\nACPI: APIC 0x1\nACPI: SPCR: console: pl011\n"
            "ACPI: IORT 0x1\nCPU: All CPU(s) started at EL2\n")
-    assert status(log * 2, uefi=True, vhe=True) is Status.PASS
-    assert status(log, uefi=True) is status(log, vhe=True) is Status.INVALID
+    end = f"{judge.PANIC_TEXT}\n"
+    assert status(log + end + log, uefi=True, vhe=True) is Status.PASS
+    assert status(log * 2 + end, uefi=True) is status(end + log, vhe=True) is Status.INVALID
     for table in ("IORT", "APIC", "SPCR"):      # one kernel does without
-        assert status(log * 2 + log.replace(table, "SSDT"), uefi=True) is Status.PASS
-        assert status(log + log.replace(table, "SSDT"), uefi=True) is Status.INVALID
+        assert status(log + end + log.replace(table, "SSDT"), uefi=True) is Status.INVALID
+        assert status(log.replace(table, "SSDT") + end + log, uefi=True) is Status.INVALID
     assert status("a linear table", seen="linear") is Status.PASS
     assert status("a table", seen="linear") is Status.INVALID
 
@@ -863,6 +864,11 @@ def test_rule12_other_disks(case: Case) -> None:
     evidence.more = [0x108]         # it is behind a PCI bridge
     assert judge.the_scenario_took_effect(evidence)[0] is PASS
     evidence.trace["streams"][-1]["last_dma"] = None        # what goes through are interrupts alone
+    assert judge.the_scenario_took_effect(evidence)[0] is INVALID
+    evidence.scenario = a_scenario(devices="-device ide-hd,drive=more")     # mapped before the panic
+    assert judge.the_scenario_took_effect(evidence)[0] is PASS
+    for phase in ("window", "adopted"):
+        evidence.trace["streams"][-1][phase]["translated"] = 0
     assert judge.the_scenario_took_effect(evidence)[0] is INVALID
     evidence.scenario = a_scenario(devices="-device virtio-blk-pci,drive=more")     # past the SMMU
     assert judge.the_scenario_took_effect(evidence)[0] is PASS
@@ -1108,6 +1114,16 @@ def test_a_moment_may_be_complained_of() -> None:
     assert status(boot + end + oops + boot, "") is Status.FAIL
 
 
-def test_a_card_without_power_is_not_judged() -> None:
-    evidence = judge.Evidence(a_scenario(moment="suspend"), {})
-    assert not evidence.whole(NIC) and evidence.whole(DUMP)
+def test_a_card_that_is_suspended(case: Case) -> None:
+    """What a crashing kernel unmaps on the way is not judged; once the card is woken it is."""
+    evidence = case.evidence()
+    nic = next(stream for stream in evidence.trace["streams"] if stream["sid"] == NIC)
+    nic["window"]["faults"] = 7
+    evidence.frames = set()
+    assert [judge.in_flight_dma_survives(evidence)[0], judge.data_lands(evidence)[0]] == [FAIL, FAIL]
+    evidence.scenario = a_scenario(moment="suspend")
+    assert [judge.in_flight_dma_survives(evidence)[0], judge.data_lands(evidence)[0]] == [PASS, PASS]
+    nic["adopted"]["misdirected"] = 1
+    assert judge.nothing_is_misdirected(evidence)[0] is FAIL
+    nic["adopted"]["aborted"] = 1
+    assert judge.in_flight_dma_survives(evidence)[0] is FAIL

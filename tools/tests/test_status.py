@@ -28,8 +28,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_result_is_kept_with_its_state() -> None:
-    status.record("6.12", "kunit", Status.PASS, "38/38")
-    status.record("6.12", "gate", Status.FAIL, "9 passed, 1 failed", {"0001 builds": "PASS"})
+    status.record("6.12", "kunit", Status.PASS, "38/38", NOW)
+    status.record("6.12", "gate", Status.FAIL, "9 passed, 1 failed", NOW, {"0001 builds": "PASS"})
     known = status.read("6.12")
     assert known["kunit"]["state"] == NOW and known["gate"]["rows"] == {"0001 builds": "PASS"}
     assert status.cell(known["kunit"], NOW).startswith("PASS 38/38 (20") and status.read("7.3") == {}
@@ -38,34 +38,34 @@ def test_a_result_is_kept_with_its_state() -> None:
 
 @pytest.mark.parametrize("part", list(NOW))
 def test_what_has_changed_makes_it_stale(part: str) -> None:
-    status.record("6.12", "kunit", Status.PASS, "38/38")
+    status.record("6.12", "kunit", Status.PASS, "38/38", NOW)
     one = status.read("6.12")["kunit"]
     assert status.cell(one, NOW | {part: "other"}).endswith(f", stale: other {part}")
 
 
 def test_a_tree_of_the_users_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KSRC", "/a/tree")
-    status.record("6.12", "kunit", Status.PASS, "38/38")
+    status.record("6.12", "kunit", Status.PASS, "38/38", NOW)
     assert status.read("6.12") == {}
 
 
 def test_readme() -> None:
     """Only the cells of the base's own row, and only what is known of today's state."""
     assert status.readme(PAGE) == PAGE and status.differs() == ""
-    status.record("6.12", "kunit", Status.PASS, "39/39")
+    status.record("6.12", "kunit", Status.PASS, "39/39", NOW)
     new = status.readme(PAGE)
     assert new == PAGE.replace("38/38", "39/39")
     assert "README.md says" in status.differs() and "39/39" in status.differs()
-    status.record("6.12", "kunit", Status.PASS, "38/38")
+    status.record("6.12", "kunit", Status.PASS, "38/38", NOW)
     # Which rules the unpatched kernel breaks may vary; that the patched one fails is another thing.
-    status.record("6.12", "crash-test", Status.PASS, "FAIL (rules 2, 4) / PASS")
+    status.record("6.12", "crash-test", Status.PASS, "FAIL (rules 2, 4) / PASS", NOW)
     assert status.differs() == ""
-    status.record("6.12", "crash-test", Status.FAIL, "FAIL (rules 2, 4) / FAIL (rule 2)")
+    status.record("6.12", "crash-test", Status.FAIL, "FAIL (rules 2, 4) / FAIL (rule 2)", NOW)
     assert "FAIL (rules 2, 4) / FAIL (rule 2)" in status.readme(PAGE) and status.differs()
 
 
 def test_a_stale_result_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    status.record("6.12", "kunit", Status.PASS, "39/39")
+    status.record("6.12", "kunit", Status.PASS, "39/39", NOW)
     monkeypatch.setattr(status, "state", lambda base: NOW | {"series": "cccc"})
     assert status.differs() == ""
 

@@ -275,18 +275,20 @@ static void damage_cd(__le64 *cd, u32 sid)
  */
 static void damage_page(__le64 *stes, u32 first)
 {
+	static __le64 noise[64 * STE_WORDS];
 	u32 page = chance(4) * 64, i;
+	__le64 *ste;
 
 	first += page;
-	stes += page * STE_WORDS;
 	pr_info("chaos: noise for StreamIDs 0x%x-0x%x\n", first, first + 63);
-	prandom_bytes_state(&chaos_rnd, stes, SZ_4K);
-	for (i = 0; i < 64; i++, stes += STE_WORDS) {
-		stes[2] |= cpu_to_le64(STE_2_S2AA64);
-		if ((le64_to_cpu(stes[0]) & (STE_V | STE_LIVE)) == (STE_V | STE_LIVE))
+	prandom_bytes_state(&chaos_rnd, noise, sizeof(noise));
+	for (i = 0, ste = noise; i < 64; i++, ste += STE_WORDS) {
+		ste[2] |= cpu_to_le64(STE_2_S2AA64);
+		if ((le64_to_cpu(ste[0]) & (STE_V | STE_LIVE)) == (STE_V | STE_LIVE))
 			pr_info("chaos: noise in StreamID 0x%x: 0x%016llx, word 2 0x%016llx\n",
-				first + i, le64_to_cpu(stes[0]), le64_to_cpu(stes[2]));
+				first + i, le64_to_cpu(ste[0]), le64_to_cpu(ste[2]));
 	}
+	memcpy(stes + page * STE_WORDS, noise, sizeof(noise));
 }
 
 static int chaos_set(const char *val, const struct kernel_param *kp)
@@ -424,9 +426,12 @@ static int die_in_thread(void *unused)
 }
 
 /* A processor that no interrupt reaches: it can not be stopped */
+static bool deaf;
+
 static void be_deaf(void *unused)
 {
 	local_irq_disable();
+	WRITE_ONCE(deaf, true);
 	for (;;)
 		cpu_relax();
 }
@@ -441,7 +446,7 @@ static irqreturn_t die_in_nmi(int irq, void *unused)
 
 /*
  * An interrupt of the SMMU's interrupt controller, as a pseudo-NMI. The boot processor takes
- * it, which is deaf to others. What a panic in an NMI says comes to the dump alone.
+ * it, which is deaf to others. What a panic in an NMI says may come to the dump alone.
  */
 static int raise_nmi(void)
 {
@@ -474,8 +479,10 @@ static int raise_nmi(void)
 	ret = set_cpus_allowed_ptr(current, cpumask_of(1));
 	if (ret)
 		return ret;
-	smp_call_function_single(0, be_deaf, NULL, false);
 	pr_emerg(PANIC_TEXT ", by an NMI\n");
+	smp_call_function_single(0, be_deaf, NULL, false);
+	while (!READ_ONCE(deaf))
+		cpu_relax();
 	irq_set_irqchip_state(irq, IRQCHIP_STATE_PENDING, true);
 	mdelay(1000);
 	return -ETIME;
