@@ -29,6 +29,7 @@ JOBS = [Job(name, "default_defconfig", f"make x ONLY={name}") for name in ("a", 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(status, "begin", lambda base: {})       # it would fetch the base
     return tmp_path
 
 
@@ -308,7 +309,6 @@ def test_both_firmwares(monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
         raise Ran
 
     monkeypatch.setattr(crash, "run_jobs", run_jobs)
-    monkeypatch.setattr(status, "begin", lambda base: {})
     monkeypatch.setenv("N", "40")
     with pytest.raises(Ran):
         {"chaos": crash.chaos, "soak": crash.soak}[verb]()
