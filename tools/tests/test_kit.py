@@ -211,6 +211,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory, kit: Path) -> Pair:
     """Both crashes of an honest server, collected: the control's reads are lost, the series' are not."""
     server = Server(tmp_path_factory.mktemp("server") / "root", kit)
     control = server.crash()
+    assert f"<2>smmu-kdump-kit: crash {control.name}\n" in (server.root / "dev/kmsg").read_text()
     server.dumped(control, [0], BOOT + RESET + HELD, lambda data: flat(as_kdump(data)))
     server("collect")
     time.sleep(1.1)     # a crash is named by its second
@@ -245,6 +246,11 @@ def test_an_honest_server(kit: Path, honest: Pair, tmp_path: Path) -> None:
     assert text.endswith("9 passed, 0 failed, 1 skipped\nPASS\n") and "unpatched" in text
     assert {path.name for path in tmp_path.iterdir()} == {"table.txt", "result.json", "result.ktap",
                                                           "junit.xml", "report.html"}
+
+
+def test_directories_by_relative_names(kit: Path, honest: Pair, tmp_path: Path) -> None:
+    control, patched = (Path(os.path.relpath(path, kit.parent)) for path in honest)
+    assert not bad(judged(kit, (control, patched), tmp_path / "verdict", PASS))
 
 
 def test_every_form_of_a_dump(kit: Path, honest: Pair, tmp_path: Path) -> None:
@@ -430,6 +436,24 @@ def test_a_server_that_is_ready(server: Server) -> None:
     assert "which is behind the SMMU (0000:01:00.0)" in said
     server.put("proc/kallsyms", "0 t arm_smmu_is_attach_deferred\n0 T iommu_dma_request_msi\n")
     assert "has the series: it is the one to try" in server("check")
+
+
+def test_a_disk_with_several_paths(server: Server) -> None:
+    """It is a child of its subsystem, which names its controllers."""
+    devices, subsystem = server.root / "sys/devices", "sys/devices/virtual/nvme-subsystem/nvme-subsys0"
+    server.put(f"{subsystem}/nvme0n1/nvme0n1p2/size", "")
+    for number in (1, 2):
+        server.put(f"sys/devices/0000:0{number}:00.0/nvme/nvme{number}/model", "")
+        controller = devices / f"0000:0{number}:00.0/nvme/nvme{number}"
+        (server.root / subsystem / f"nvme{number}").symlink_to(controller)
+    block = next((server.root / "sys/dev/block").iterdir())
+    block.unlink()
+    block.symlink_to("../../devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1/nvme0n1p2")
+    said = server("check", code=ENVIRONMENT)
+    assert "is on nvme1, which is behind the SMMU (0000:01:00.0)" in said
+    assert "is on nvme2, which is not behind an SMMU" in said
+    server.put("sys/devices/0000:02:00.0/iommu_group", "")
+    assert "is on nvme2, which is behind the SMMU (0000:02:00.0)" in server("check")
 
 
 @pytest.mark.parametrize(("files", "said"), SERVERS.values(), ids=SERVERS.keys())

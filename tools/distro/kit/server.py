@@ -139,9 +139,14 @@ def domains(server: Server) -> Iterator[Finding]:
 
 
 def _devices(path: Path) -> list[Path]:
-    """A block device, or those that it is made of (LVM, RAID, dm-crypt)."""
+    """A block device, or what it is made of (LVM, RAID, dm-crypt), or the controllers of its NVMe subsystem.
+
+    An NVMe disk that may have several paths is a child of none of its controllers."""
     below = sorted(path.glob("slaves/*")) or sorted(path.parent.glob("slaves/*"))
-    return [device for slave in below for device in _devices(slave.resolve())] or [path]
+    if not below:
+        above = next((up for up in path.parents if up.name.startswith("nvme-subsys")), path)
+        return [link.resolve() for link in sorted(above.glob("nvme*")) if link.is_symlink()] or [path]
+    return [device for slave in below for device in _devices(slave.resolve())]
 
 
 def disk(server: Server) -> Iterator[Finding]:

@@ -303,10 +303,10 @@ def page(crash: Crash, control: Crash | None, results: list[Result]) -> str:
 def verdict(patched: Path, control: Path | None, out: Path) -> int:
     if importlib.util.find_spec("drgn") is None:
         raise Err("python3-drgn is not installed", "apt-get install python3-drgn")
-    scratch = out / ".vmcore"
     out.mkdir(parents=True, exist_ok=True)
-    other = judge(control, "unpatched", scratch) if control else None
-    crash = judge(patched, "patched", scratch)
+    scratch = out.absolute() / ".vmcore"        # dump.py runs in another directory
+    other = judge(control.absolute(), "unpatched", scratch) if control else None
+    crash = judge(patched.absolute(), "patched", scratch)
     results = [*crash.results, Result("patched", "the control fails", *control_fails(crash, other))]
     about = {"patched": crash.run, "control": other.run if other else None}
     report = Report("repro-kit", crash.run["host"], results, about, other.results if other else [],
