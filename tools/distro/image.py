@@ -46,7 +46,7 @@ START = 1 * MIB                 # of the first partition
 ESP, ROOT = 64 * MIB, 2048 * MIB
 OFFSET = START + ESP            # of the root's file system
 SPACE = 6 << 30
-KEEP = 2                        # images of one suite that are kept
+KEEP = 4                        # images of one suite that are kept
 LIMIT_S = 3600                  # for the second stage
 UUID = "5d3a1b0e-6b7c-4f7e-9a51-5a4d4d555633"
 ESP_ID = "5A4D4D55"             # as mkfs.vfat takes it
@@ -58,11 +58,16 @@ FILES = {
                  f"UUID={ESP_ID[:4]}-{ESP_ID[4:]} /boot/efi vfat umask=0077 0 2\n"
                  "LABEL=crash /var/crash ext4 defaults 0 2\n",
     # Emulated, "most" would take minutes for each kernel.
-    "etc/initramfs-tools/conf.d/modules": "MODULES=dep\n",
+    "etc/initramfs-tools/conf.d/modules": "MODULES=dep\nCOMPRESSLEVEL=1\n",
     "etc/default/grub.d/00-test.cfg":
         "GRUB_DEFAULT=saved\nGRUB_TIMEOUT=0\nGRUB_DISABLE_SUBMENU=y\n"
         "GRUB_CMDLINE_LINUX=\"console=ttyAMA0 iomem=relaxed\"\n"
         "GRUB_CMDLINE_LINUX_DEFAULT=\"\"\n",
+    # As much as kdump-tools' own file, read before, takes of a machine of 2 GiB; this one has 1.
+    "etc/default/grub.d/zz-test.cfg": "GRUB_CMDLINE_LINUX_DEFAULT=\"crashkernel=320M\"\n",
+    # A server's network is up, in the crash kernel, too: with it the card gets a domain of its own.
+    "etc/udev/rules.d/90-crash-kernel.rules":
+        'ACTION=="add", SUBSYSTEM=="net", TEST=="/proc/vmcore", RUN+="/usr/sbin/ip link set $name up"\n',
     # An emulated machine may be slow.
     "etc/systemd/system.conf.d/test.conf":
         "[Manager]\nDefaultTimeoutStartSec=900s\nDefaultDeviceTimeoutSec=900s\n",
