@@ -13,7 +13,7 @@ from collections.abc import Callable
 from . import check, common, fresh
 from .common import USAGE, Err
 from .crash import test
-from .distro import deb, image, kdump
+from .distro import deb, image, proof
 from .distro.kit import pack
 from .kernel import bench, gate, kunit, mutants
 from .lint import __main__ as lint
@@ -73,7 +73,7 @@ VERBS: dict[str, Callable[[], int]] = {
     "bench-lint": lambda: speed.main([]),
     "deb": deb.main,
     "distro-image": image.main,
-    "distro-test": kdump.main,
+    "distro-test": proof.main,
     "repro-kit": pack.main,
     "lava-job": pack.lava_job,
     "menuconfig": config.menuconfig,

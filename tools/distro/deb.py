@@ -24,12 +24,14 @@ from ..common import USAGE, Err, beside, full, lock, remove, run, say, stage
 from ..kernel.build import ARCH, FIXED, compiler, make, run_make
 from ..queue import archive, config, deps
 from ..queue.store import NOBODY, Store, digest
+from .kit import pack
 
 FLAVOUR = "config.arm64_none_arm64.xz"      # of the package linux-config-<base>
 # What would differ between two builds: the changelog's date, and comments with the path of the build.
 FIXES = {"scripts/package/mkdebian": ("$(date -R)", '$(date -R -u -d "@$SOURCE_DATE_EPOCH")'),
          "scripts/package/install-extmod-build": ("-name '*.o'", "-name '*.[os]'")}
 KEEP = 2                        # sets of packages that are kept
+ALONE = "pkg.linux-upstream.nokerneldbg pkg.linux-upstream.nokernelheaders"
 GIB = 1 << 30
 STEPS, STEP_S = 1400, 1.2       # of any build; of one CPU, each
 STEP_SPACE = 850_000            # bytes, with the debug symbols and their package
@@ -134,8 +136,9 @@ def differences(before: str, after: str) -> list[str]:
 class Build:
     """The build directory of a base: a source tree, and the objects of all modules or of some."""
 
-    def __init__(self, store: Store, modules: Path | None) -> None:
+    def __init__(self, store: Store, modules: Path | None, profiles: str = "") -> None:
         self.store = store
+        self.profiles = profiles
         self.modules = modules
         self.source = store.here / "deb" / "source"
         self.here = store.here / "deb" / ("some" if modules else "all")     # the packages come into it
@@ -172,7 +175,8 @@ class Build:
             # What it would miss are arm64's packages; the native ones are deps.need()'s.
             cmd, env = self.make("bindeb-pkg", f"LOCALVERSION={suffix}", "DPKG_FLAGS=--no-check-builddeps",
                                  f"HOSTPKG_CONFIG={pkg_config}")
-            count = run_make(step, cmd, env | {"KDEB_PKGVERSION": version}, self.log, steps if first else 0)
+            env |= {"KDEB_PKGVERSION": version, "DEB_BUILD_PROFILES": self.profiles}
+            count = run_make(step, cmd, env, self.log, steps if first else 0)
             if first:
                 self.counted.write_text(f"{count} {step.seconds:.0f}\n")
 
@@ -188,9 +192,14 @@ def libcrypto() -> list[str]:
     return [*flags, "-lcrypto"]
 
 
-def _commit(store: Store) -> str:
-    """Base and series, with FIXES."""
-    commit = store.apply(store.source(), store.queue())
+def _commit(store: Store, delay: str) -> str:
+    """Base and series, or the base alone; with the repro kit's delay, if there is to be one; with FIXES."""
+    patches = [] if delay == "unpatched" else store.queue()
+    if delay:
+        patches.append(store.here / "deb" / "delay.patch")
+        patches[-1].parent.mkdir(exist_ok=True)
+        patches[-1].write_bytes(pack.delay_patch())
+    commit = store.apply(store.source(), patches)
     files = {}
     for name, (old, new) in FIXES.items():
         text = store.git("cat-file", "blob", f"{commit}:{name}", check=False).stdout
@@ -211,20 +220,23 @@ def _packages(there: Path) -> Packages:
     return Packages(there, release, version, sorted(there.glob("*.deb")))
 
 
-def packages(base: str, modules: Path | None = None, less: Path | None = None) -> Packages:
-    """The packages of a base, from what is kept if nothing has changed; `less` changes the configuration."""
+def packages(base: str, modules: Path | None = None, less: Path | None = None, delay: str = "") -> Packages:
+    """The packages of a base, from what is kept if nothing has changed; `less` changes the configuration.
+
+    `delay`, "unpatched" or "patched": the kernel alone, with the repro kit's test-only delay."""
     store = Store(base)
     deps.need("kernel", "deb", "archive")
     names = listed(modules) if modules else []
     text, origin = wanted(store)
     text += "\n".join(["", *CHANGED, less.read_text() if less else "", ""])
     with store.lock():
-        commit = _commit(store)
+        commit = _commit(store, delay)
         linux = store.version().removeprefix("Linux ")
-        suffix, version = versions(_source(store), linux, store.series_hash())
+        named = f"{delay}.delay" if delay else store.series_hash()
+        suffix, version = versions(_source(store), linux, named)
     key = digest(store.tree_of(commit), text, *names, compiler(), repr(ENV), version)[:16]
-    build = Build(store, modules and modules.absolute())
-    there = store.here / "debs" / key
+    build = Build(store, modules and modules.absolute(), ALONE if delay else "")
+    there = store.here / ("debs-delay" if delay else "debs") / key
     build.obj.mkdir(parents=True, exist_ok=True)
     with lock(store.here / "deb" / "lock"):
         if not there.is_dir():

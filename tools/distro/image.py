@@ -38,7 +38,8 @@ SUITES = {"bookworm": "linux-image-6.12-arm64", "trixie": "linux-image-arm64"}
 # What a server has at least; the rest comes by their dependencies. Without makedumpfile, which the
 # distribution's kernel with its 52-bit virtual addresses is too new for, kdump-tools copies /proc/vmcore.
 WANTED = ("?essential", "?priority(required)", "apt", "systemd-sysv", "udev", "dbus", "kmod", "iproute2",
-          "initramfs-tools", "busybox", "zstd", "e2fsprogs", "dosfstools", "grub-efi-arm64", "kdump-tools")
+          "initramfs-tools", "busybox", "zstd", "e2fsprogs", "dosfstools", "grub-efi-arm64", "kdump-tools",
+          "python3")
 AR_MAGIC, AR_HEAD = b"!<arch>\n", 60
 BOOT_MODULES = ("nvme", "crc32c_generic", "ext4", "vfat", "nls_cp437", "nls_ascii")
 MIB = 1 << 20
@@ -81,7 +82,7 @@ FILES = {
 @dataclass(frozen=True)
 class Image:
     path: Path
-    releases: dict[str, str]    # "unpatched", "patched": the kernels in it, as of uname -r
+    releases: dict[str, str]    # "unpatched", "patched": the kernels to crash, as of uname -r
     packages: deb.Packages      # of the patched one
 
 
@@ -163,7 +164,8 @@ def _tree(where: Path, debs: Sequence[Path]) -> None:
     _file(late / "esp", f"{ESP_ID[:4]}-{ESP_ID[4:]}")
     _file(files / "etc/initramfs-tools/hooks/nvme", (HERE / "nvme").read_bytes(), 0o755)
     _file(files / "second-stage", (HERE / "second-stage").read_bytes(), 0o755)
-    _file(files / "usr/local/sbin/crash-test", (HERE / "crash-test").read_bytes(), 0o755)
+    for name in ("crash-test", "kit-test"):
+        _file(files / "usr/local/sbin" / name, (HERE / name).read_bytes(), 0o755)
     _file(files / "usr/local/sbin/crash-workload", compile_init(), 0o755)
     for name, text in FILES.items():
         _file(files / name, text)
@@ -262,27 +264,32 @@ def room(where: Path) -> None:
         raise full(f"{where} has {free >> 20} MiB, making an image takes {SPACE >> 20} MiB")
 
 
-def image(suite: str, base: str, modules: Path) -> Image:
-    """The image of a suite with the packages of a base, from what is kept if nothing has changed."""
+def image(suite: str, base: str, modules: Path, kit: bool = False) -> Image:
+    """The image of a suite with the packages of a base, from what is kept if nothing has changed.
+
+    With `kit` both kernels are ours, and have the repro kit's test-only delay."""
     deps.need("image", "guest", "qemu", "uefi")
-    packages = deb.packages(base, modules, LESS if modules == MODULES else None)
-    ours = packages.get("image")
+    less = LESS if modules == MODULES else None
+    ours = {which: deb.packages(base, modules, less, which if kit else "")
+            for which in ("unpatched", "patched") if kit or which == "patched"}
     found = closure(suite, [*WANTED, SUITES[suite]])
     kernel = next(path for path in found if re.match(r"linux-image-\d.*-arm64_", path.name))
     own = kernel.name.removeprefix("linux-image-").split("_")[0]
     parts = [path.read_bytes() for path in (Path(__file__), *sorted(HERE.iterdir()))]
-    key = digest(*(path.name for path in found), str(packages.directory), compile_init(), *parts)[:16]
+    key = digest(*(path.name for path in found), *(str(one.directory) for one in ours.values()),
+                 compile_init(), *parts)[:16]
     there = cache_dir("distro", suite, "images") / key
     with lock(there.parent / "lock"):
         if not there.is_dir():
             room(there.parent)
             with beside(there) as new:
                 new.mkdir()
-                _make(new, [*found, ours], kernel, own)
+                _make(new, [*found, *(one.get("image") for one in ours.values())], kernel, own)
         os.utime(there)
         for old in sorted(there.parent.glob("*/"), key=lambda path: path.stat().st_mtime)[:-KEEP]:
             remove(old)
-    return Image(there / "disk.raw", {"unpatched": own, "patched": packages.release}, packages)
+    releases = {"unpatched": own} | {which: one.release for which, one in ours.items()}
+    return Image(there / "disk.raw", releases, ours["patched"])
 
 
 def _make(new: Path, debs: Sequence[Path], kernel: Path, release: str) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import socket
 import sys
 import time
@@ -180,12 +179,3 @@ def distro_test(suite: str, base: str, modules: Path) -> tuple[Report, Path]:
     stages = "".join(f"  {seconds:8.1f} s  {step}\n" for step, seconds in common.STAGES)
     found.text += f"\nstages\n{stages}"
     return found, top
-
-
-def main() -> int:
-    """make distro-test"""
-    given = os.environ.get("MODULES")
-    found, top = distro_test(images.suite_of(os.environ.get("SUITE", "")),
-                             os.environ.get("BASE") or config.load().base,
-                             Path(given).expanduser() if given else images.MODULES)
-    return found.show(top, FILES)

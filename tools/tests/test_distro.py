@@ -13,9 +13,9 @@ import pytest
 from ..common import ENVIRONMENT, USAGE, Err
 from ..crash import judge
 from ..crash.workload import Run
-from ..distro import deb, image, kdump
+from ..distro import deb, image, kdump, proof
 from ..queue import config
-from ..results import Status
+from ..results import Result, Status
 from .conftest import Project
 
 LSMOD = ("Module                  Size  Used by\n"
@@ -212,3 +212,49 @@ def test_how_long_the_window_is(tmp_path: Path) -> None:
     argv = " ".join(setup.machine(["qemu"]))
     assert "-kernel" not in argv and "iommu=smmuv3" in argv and "trace:smmuv3_*" in argv
     assert "trace:" not in " ".join(setup.machine(["qemu"], "../", trace=False))
+
+
+def test_what_a_console_shows_in_its_order(tmp_path: Path) -> None:
+    """The crash kernel's line counts, not the same one of the crashed kernel before the panic."""
+    script = ("sleep 0.1; echo kdump >console.log; sleep 0.1; echo sysrq triggered crash >>console.log; "
+              "sleep 0.1; echo kdump >>console.log; sleep 0.1")
+    seen: list[str] = []
+    marks = proof.watch(tmp_path, ["sh", "-c", script], 20,
+                        {"panic": judge.PANIC_TEXT, "shutdown": "kdump"}, lambda vm, mark: seen.append(mark))
+    assert seen == ["panic", "shutdown"] and marks["shutdown"] >= marks["panic"] + 0.05
+    with pytest.raises(Err, match="no end after"):
+        proof.watch(tmp_path, ["sleep", "5"], 0.1, {}, lambda vm, mark: None)
+
+
+def kit_says(verdict: str, control: str, **rules: str) -> dict[str, object]:
+    """Of the kit's result.json what is looked at."""
+    return {"verdict": verdict, "control": [{"name": "data lands", "status": control}],
+            "results": [{"name": name.replace("_", " "), "status": status} for name, status in rules.items()]}
+
+
+@pytest.mark.parametrize(
+    ("kit", "trace", "good"),
+    [
+        (("FAIL", "PASS"), ("FAIL", "PASS"), (True, True)),
+        (("FAIL", "FAIL"), ("FAIL", "FAIL"), (True, False)),        # agreed, and not as it must be
+        (("FAIL", "PASS"), ("FAIL", "FAIL"), (True, False)),        # the kit did not see it
+        (("FAIL", "INVALID"), ("FAIL", "PASS"), (True, False)),
+        (("INVALID", "PASS"), ("FAIL", "PASS"), (False, True)),
+        (("FAIL", "PASS"), ("PASS", "PASS"), (False, True)),
+    ])
+def test_the_kit_beside_the_trace(tmp_path: Path, kit: tuple[str, str], trace: tuple[str, str],
+                                  good: tuple[bool, bool]) -> None:
+    crashes = {which: proof.Crash(tmp_path, [Result(which, "rule 2", Status(status))])
+               for which, status in zip(("unpatched", "patched"), trace)}
+    found = proof.agreement(kit_says(kit[1], kit[0]), crashes)
+    assert tuple(result.status is Status.PASS for result in found) == good
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status", "good"),
+    [("INVALID", "INVALID", True), ("PASS", "INVALID", False), ("FAIL", "PASS", False),
+     ("PASS", "PASS", False)])
+def test_a_lie_is_seen_by_its_rule(verdict: str, status: str, good: bool) -> None:
+    found = kit_says(verdict, "FAIL", reads_were_in_flight=status)
+    told = proof.lie("a fast disk", found, "reads were in flight", Status.INVALID)
+    assert (told.status is Status.PASS) == good
