@@ -96,7 +96,7 @@ class Evidence:
     damage: int | None = None           # the value of the L1 descriptor that was damaged
     vmcore: str = ""                    # what is wrong with the vmcore, or ""
     pages: Mapping[str, int | None] = field(default_factory=dict)   # of each kernel; None: not the one built
-    dead: float = 0.0                   # when the crashed kernel was gone, if that takes longer
+    dead: float = 0.0                   # when the crashed kernel was gone
     more: Sequence[int] = ()            # the StreamIDs of the other disks, but for bridges
     console: str = ""
     available_kib: int | None = None    # MemAvailable of the crash kernel

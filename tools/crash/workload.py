@@ -32,6 +32,7 @@ FRAME_SIZE = 512
 ETH_SIZE = 14
 FRAME_HEAD = struct.Struct("<8sII")     # magic, nonce, sequence number
 FOLLOW_S = 0.005
+DEAD = {"dead": "Bye!|Booting Linux"}   # the last word of the crashed kernel, or the crash kernel's first
 DUMP_DISK = 2 << 30             # sparse; holds the memory of the machine
 
 
@@ -160,7 +161,7 @@ def boot(directory: Path, argv: Sequence[str], scenario: Scenario,
         vm.bind("host.sock")
         channel = vm.connect("verdict.sock", socket.SOCK_STREAM)
         sender = Sender(vm.connect("nic.sock", socket.SOCK_DGRAM), run.nonce, scenario.frames)
-        follower = Follower(run, follow)
+        follower = Follower(run, {**DEAD, **follow})
         sender.start()
         follower.start()
         try:
