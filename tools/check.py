@@ -68,7 +68,7 @@ MUTANTS: tuple[str, dict[str, str]] = ("mutants", {})
 # not the mutants, nor what stands behind them.
 EVERYTHING: tuple[tuple[str, dict[str, str]], ...] = (
     ("kunit", {}), ("crash-test", {}), ("gate", {}), MUTANTS, ("bench", {}), ("lint", {}),
-    ("scenarios", {}), ("soak", {"N": "100"}), ("chaos", {"N": "200"}),
+    ("scenarios", {}), ("soak", {"N": "100"}), ("chaos", {"N": "200"}), ("distro-test", {"SUITE": "trixie"}),
     *(("chaos", {"N": "50", "WITHOUT": path.stem})
       for path in sorted((TOP / "patches" / "test" / "without").glob("*.patch"))),
 )

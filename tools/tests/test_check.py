@@ -167,6 +167,6 @@ def test_every_verb_that_judges_is_in_it() -> None:
     makefile = (TOP / "Makefile").read_text().partition("\nVERBS :=")[0]
     verbs = set(re.findall(r"(?m)^([a-z-]+):.*## ", makefile))
     assert verbs - names == {"check-all", "check-fresh", "status", "tree", "refresh",
-                             "rebase", "lore", "stable", "branch", "deb", "distro-image", "distro-test",
+                             "rebase", "lore", "stable", "branch", "deb", "distro-image",
                              "repro-kit", "lava-job", "fixes", "bench-lint", "menuconfig",
                              "defconfig"}
