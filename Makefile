@@ -22,7 +22,7 @@ bench:		## what the series costs: time of the adoption, memory, size [BASE=]
 status:		## what is known of each base and patch, and what of it is stale; writes README.md
 deb:		## Debian packages of the base with the series [BASE= KSRC= KCONFIG= MODULES=]
 distro-image:	## a disk image of Debian that has them [SUITE= BASE= MODULES=]
-distro-test:	## crash that image: Debian's own kernel beside the series' [SUITE= BASE= MODULES= KIT=1]
+distro-test:	## crash that image: Debian's kernel beside the series' [SUITE= BASE= MODULES= KIT=1]
 repro-kit:	## one tarball that crashes a real server and judges: see deploying.rst [BASE=]
 lava-job:	## that kit as a job for a LAVA lab [DEVICE= KIT= UNPATCHED= PATCHED=]
 tree:		## a git tree of the base, one commit a patch; prints its path [BASE= KSRC=]
