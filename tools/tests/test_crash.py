@@ -359,14 +359,16 @@ def test_a_pattern_that_is_none() -> None:
 @pytest.mark.parametrize(("count", "recorded"), [("1", False), ("2", True)])
 def test_a_repeat_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: str,
                                   recorded: bool) -> None:
-    """The command that a row prints does not take the place of what the hundred said."""
+    """The command that a row prints does not take the place of what the hundred said. What is recorded
+    goes with the state that there was at the beginning."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("N", count)
     said: list[object] = []
-    monkeypatch.setattr(status, "record", lambda *words: said.append(words))
+    monkeypatch.setattr(status, "begin", lambda base: {"tools": "begun"})
+    monkeypatch.setattr(status, "record", lambda *words: said.append(words[-1]))
     monkeypatch.setattr(crash, "run_jobs", a_matrix)
     crash.soak()
-    assert bool(said) is recorded
+    assert said == ([{"tools": "begun"}] if recorded else [])
 
 
 def a_matrix(verb: str, base: str, jobs: Sequence[Job], *words: object) -> Matrix:
