@@ -251,3 +251,8 @@ def stage(name: str) -> Iterator[Stage]:
         raise
     step.end("done")
     STAGES.append((name, step.seconds))
+
+
+def stages() -> str:
+    """What has taken how long, for the end of a report."""
+    return "\nstages\n" + "".join(f"  {seconds:8.1f} s  {name}\n" for name, seconds in STAGES)

@@ -147,8 +147,7 @@ def again(base: str, setup: Scenario) -> str:
 def main() -> int:
     """make crash-test"""
     crash = crash_test(config.load())
-    stages = "".join(f"  {seconds:8.1f} s  {name}\n" for name, seconds in common.STAGES)
-    crash.report.text += f"\nstages\n{stages}"
+    crash.report.text += common.stages()
     return crash.report.show(crash.directory, FILES)
 
 

@@ -176,6 +176,5 @@ def distro_test(suite: str, base: str, modules: Path) -> tuple[Report, Path]:
                    runs["unpatched"].results)
     found.text = report.page(f"{suite}, {' and '.join(image.releases.values())}", name, setup, runs,
                              found.verdict)
-    stages = "".join(f"  {seconds:8.1f} s  {step}\n" for step, seconds in common.STAGES)
-    found.text += f"\nstages\n{stages}"
+    found.text += common.stages()
     return found, top

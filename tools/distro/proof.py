@@ -198,10 +198,9 @@ def prove(suite: str, base: str, modules: Path) -> tuple[Report, Path]:
             for result in (*crashes["unpatched"].rules, *results)]
     report = Report("distro-test", f"{base}-{suite}-kit", results, {"qemu": qemu_name, "kit": honest},
                     crashes["unpatched"].rules)
-    stages = "".join(f"  {seconds:8.1f} s  {step}\n" for step, seconds in common.STAGES)
     report.text = "\n".join([f"the repro kit in {suite}, {' and '.join(image.releases.values())}", "",
                              table(rows, left=3), *said, "", (top / "verdict/table.txt").read_text(),
-                             str(report.verdict), "", "stages", stages])
+                             str(report.verdict), common.stages()])
     return report, top
 
 

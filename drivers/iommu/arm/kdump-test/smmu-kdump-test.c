@@ -425,9 +425,9 @@ static int die_in_thread(void *unused)
 	panic(PANIC_TEXT ", in %s kernel thread", current->flags & PF_KTHREAD ? "a" : "no");
 }
 
-/* A processor that no interrupt reaches: it can not be stopped */
 static bool deaf;
 
+/* A processor that no interrupt reaches: it can not be stopped */
 static void be_deaf(void *unused)
 {
 	local_irq_disable();
