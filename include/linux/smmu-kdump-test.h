@@ -20,7 +20,7 @@
 #define SMMU_KDUMP_TEST_CHAOS \
 	"/sys/module/smmu_kdump_test/parameters/chaos"
 
-/* Writing the name of a moment here panics in it: see smmu-kdump-test.c */
+/* Writing the name of a moment here panics in it; of "suspend" begins it: see smmu-kdump-test.c */
 #define SMMU_KDUMP_TEST_MOMENT \
 	"/sys/module/smmu_kdump_test/parameters/moment"
 

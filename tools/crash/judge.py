@@ -29,7 +29,7 @@ from ..common import TOP, run
 from ..results import Result, Status, worst
 from . import damage
 from .scenario import DEVICES, DUMP, NIC, RESERVE, SLOW, TRACE, Scenario
-from .trace import ADOPTED, BEFORE, SLOT_US, TRANSLATED, WINDOW, read_trace
+from .trace import BEFORE, SLOT_US, TRANSLATED, WINDOW, read_trace
 from .workload import Run
 
 PANIC_TEXT = "sysrq triggered crash"
@@ -176,11 +176,9 @@ def in_flight_dma_survives(evidence: Evidence) -> Found:
     hurt = []
     watched = [s for s in evidence.streams if s["first_dma"] is not None]
     for stream in sorted(watched, key=_sid):
-        # A crashing kernel that suspends it unmaps its memory. It is silent then, until its driver wakes it.
-        when = ADOPTED if evidence.scenario.moment == "suspend" and stream["sid"] == NIC else OLD
-        aborted = _total(stream, when, "aborted")
-        bypassed = _total(stream, when, *(("disabled",) if stream["identity"] else ("bypassed", "disabled")))
-        faulted = _faults(stream, when)
+        aborted = _total(stream, OLD, "aborted")
+        bypassed = _total(stream, OLD, *(("disabled",) if stream["identity"] else ("bypassed", "disabled")))
+        faulted = _faults(stream, OLD)
         if aborted or bypassed or faulted:
             until = "its take-over" if stream["take_over"] else "the end, never taken over"
             hurt.append(f"{_name(stream['sid'])}: {aborted} aborted, {bypassed} bypassed, "
@@ -388,10 +386,8 @@ def _moment_failed(evidence: Evidence) -> str:
         slots = streams.get(DUMP, {}).get("slots", {}).get(BEFORE, {}).get(TRANSLATED, {})
         if not slots.get(-1):
             return f"no DMA of {_name(DUMP)} in the {SLOT_US // 1000} ms before the panic: there was no storm"
-    if moment == "suspend" and NIC in streams:
-        dead = (evidence.dead - evidence.panic) * 1e6 // SLOT_US      # that kernel still suspends it
-        if any(slot > dead for slots in streams[NIC]["slots"].get(WINDOW, {}).values() for slot in slots):
-            return f"{_name(NIC)} has accesses between crashed kernel and probe: it was not suspended"
+    if moment == "suspend" and NIC in streams and streams[NIC]["slots"].get(WINDOW):
+        return f"{_name(NIC)} has accesses between panic and probe: it was not suspended"
     return ""
 
 

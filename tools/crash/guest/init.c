@@ -620,6 +620,7 @@ static volatile uint32_t *storm(void)
 
 static void first_kernel(int reads, int wait_ms, const char *moment, int more, const char *cmdline)
 {
+	int suspended = !strcmp(moment, "suspend");
 	volatile uint32_t *mappings = NULL;
 	const char *nic, *answer;
 	aio_context_t ctx = 0;
@@ -629,12 +630,18 @@ static void first_kernel(int reads, int wait_ms, const char *moment, int more, c
 	nic = nic_up();		/* its link takes a while to come up */
 	load_crash_kernel(cmdline);
 	nic_warm_up(nic);
+	if (suspended) {	/* it has no registers then */
+		nic_ring(nic);
+		if (write_file(SMMU_KDUMP_TEST_MOMENT, moment))
+			give_up("cannot suspend %s", nic);
+	}
 	queue_more(more, reads);
 	queue_reads(&ctx, reads);
 	if (!strcmp(moment, "storm"))
 		mappings = storm();
 	usleep(wait_ms * 1000);
-	nic_ring(nic);
+	if (!suspended)
+		nic_ring(nic);
 	tell_done(ctx, reads);
 	if (mappings) {		/* it blows still */
 		before = *mappings;
@@ -649,7 +656,7 @@ static void first_kernel(int reads, int wait_ms, const char *moment, int more, c
 		give_up("cannot damage the stream table: %s", answer + 6);
 	if (strcmp(answer, "go"))
 		say("damaged");		/* which took a while */
-	if (strcmp(moment, "none") && strcmp(moment, "storm"))
+	if (strcmp(moment, "none") && strcmp(moment, "storm") && !suspended)
 		write_file(SMMU_KDUMP_TEST_MOMENT, moment);
 	else
 		write_file("/proc/sysrq-trigger", "c");

@@ -494,7 +494,11 @@ static int raise_nmi(void)
 }
 #endif
 
-/* All that a suspend of the machine does to the network card */
+/*
+ * All that a suspend of the machine does to the network card. What it receives while its
+ * driver unmaps its memory faults in any kernel: the panic is to come after that. It must not
+ * wake the machine, or it would go on receiving, and its interrupts with that.
+ */
 static int suspend_nic(void)
 {
 	struct pci_dev *pdev = pci_get_class(PCI_CLASS_NETWORK_ETHERNET << 8, NULL);
@@ -503,6 +507,7 @@ static int suspend_nic(void)
 
 	if (!pdev)
 		return -ENODEV;
+	device_set_wakeup_enable(&pdev->dev, false);
 	device_lock(&pdev->dev);
 	ret = pm->suspend(&pdev->dev) ?: pm->suspend_late(&pdev->dev) ?: pm->suspend_noirq(&pdev->dev);
 	device_unlock(&pdev->dev);
@@ -529,7 +534,7 @@ static int moment_set(const char *val, const struct kernel_param *kp)
 	else if (sysfs_streq(val, "nmi"))
 		ret = raise_nmi();
 	else if (sysfs_streq(val, "suspend"))
-		ret = suspend_nic();
+		return suspend_nic();
 	else if (sysfs_streq(val, "oops"))
 		pr_emerg(PANIC_TEXT ", by an oops\n");
 	else if (!sysfs_streq(val, "cr0") && !sysfs_streq(val, "cmdq_err") &&
@@ -556,7 +561,7 @@ static const struct kernel_param_ops moment_ops = {
 	.set = moment_set,
 };
 module_param_cb(moment, &moment_ops, NULL, 0200);
-MODULE_PARM_DESC(moment, "Panic, in the moment of this name");
+MODULE_PARM_DESC(moment, "Panic in the moment of this name; \"suspend\" returns, without a panic");
 
 static bool die;
 module_param(die, bool, 0444);
