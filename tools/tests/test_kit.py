@@ -56,7 +56,7 @@ with open(facts, "w") as out:
     for index in range(int(reads)):
         at = {BUFFERS} + index * {READ_SIZE}
         print(f"buffer {{index}} {{at:#x}}:0x10000 {{at + 65536:#x}}:0x10000", file=out)
-if sys.argv[7:] != ["rehearse"]:
+if sys.argv[6:] != ["rehearse"]:
     os.kill(os.getppid(), signal.SIGKILL)
 """
 
@@ -591,7 +591,7 @@ def test_rehearsal(server: Server, native: Path, tmp_path: Path) -> None:
 def facts(native: Path, where: Path, reads: int, code: int = 0) -> tuple[list[list[str]], str]:
     (where / "blocks").write_bytes(b"".join(expected_block(5, index) for index in range(9)))
     (where / "facts").write_text("")
-    argv = [str(native / "workload"), "server", "blocks", str(reads), "facts", "5", "marker", "rehearse"]
+    argv = [str(native / "workload"), "server", "blocks", str(reads), "facts", "5", "rehearse"]
     done = subprocess.run(argv, cwd=where, capture_output=True, text=True)
     assert done.returncode == code
     return [line.split() for line in (where / "facts").read_text().splitlines()], done.stderr

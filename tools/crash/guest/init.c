@@ -9,10 +9,9 @@
  * kernel alone: the distribution's kdump has loaded the crash kernel and saves.
  *
  * On a server there is no host to talk to, and the file of the blocks is on a disk that
- * is as fast as it is: `crash-workload server FILE READS FACTS NONCE TEXT [rehearse]`.
+ * is as fast as it is: `crash-workload server FILE READS FACTS NONCE [rehearse]`.
  * Its facts, the lines "ledger" and "buffer" below, go to the file FACTS. What it finds
- * at the panic has no time to get to a disk: it stays in memory, in the ledger. TEXT is
- * in the kernel's log right before the panic.
+ * at the panic has no time to get to a disk: it stays in memory, in the ledger.
  *
  * It talks to the host over a virtio-serial port of its own, one line a fact,
  * and repeats every line on the console for the reader:
@@ -223,6 +222,15 @@ static int read_file(const char *path, char *buf, size_t size)
 	return 0;
 }
 
+/* Is this directory entry no device's, or a path of a disk that has several, which has no node in /dev? */
+static int skipped(const char *dir, const char *name)
+{
+	char path[1024], text[8];
+
+	snprintf(path, sizeof(path), "%s/%s/hidden", dir, name);
+	return name[0] == '.' || (!read_file(path, text, sizeof(text)) && !strcmp(text, "1"));
+}
+
 /*
  * The entry of @dir whose @attr (a file below it) reads @want; with @attr NULL
  * any entry that does not begin with @want. Waits for it: drivers probe late.
@@ -238,7 +246,7 @@ static const char *find(const char *dir, const char *attr, const char *want)
 	do {
 		handle = opendir(dir);
 		while (handle && (entry = readdir(handle))) {
-			if (entry->d_name[0] == '.')
+			if (skipped(dir, entry->d_name))
 				continue;
 			snprintf(path, sizeof(path), "%s/%s/%s", dir, entry->d_name,
 				 attr ? attr : "");
@@ -494,7 +502,7 @@ static void queue_more(int count, int reads)
 		handle = opendir("/sys/block");
 		for (found = 0; handle && (entry = readdir(handle)) && found < MAX_MORE; ) {
 			snprintf(path, sizeof(path), "/sys/block/%s/device/serial", entry->d_name);
-			if (entry->d_name[0] == '.' || !strncmp(entry->d_name, "loop", 4) ||
+			if (skipped("/sys/block", entry->d_name) || !strncmp(entry->d_name, "loop", 4) ||
 			    !strncmp(entry->d_name, "ram", 3))
 				continue;
 			if (!read_file(path, serial, sizeof(serial)) &&
@@ -769,7 +777,7 @@ static void rehearse(const char *buf, int reads, int flying)
 
 static void server(int argc, char **argv)
 {
-	int fd = open(argv[2], O_RDONLY | O_DIRECT), log, reads = atoi(argv[3]), flying = 0;
+	int fd = open(argv[2], O_RDONLY | O_DIRECT), reads = atoi(argv[3]), flying = 0;
 	struct iocb *iocbs = calloc(reads, sizeof(*iocbs)), **list = calloc(reads, sizeof(*list));
 	uint64_t nonce = strtoull(argv[5], NULL, 0), sum = 0;
 	long page = sysconf(_SC_PAGESIZE), length = (8 + reads + page - 1) / page * page;
@@ -777,9 +785,8 @@ static void server(int argc, char **argv)
 
 	on_server = 1;
 	channel = open(argv[4], O_WRONLY);
-	log = open("/dev/kmsg", O_WRONLY);
-	if (fd < 0 || channel < 0 || log < 0 || reads <= 0 || !iocbs || !list)
-		give_up("cannot open %s, %s or /dev/kmsg", argv[2], argv[4]);
+	if (fd < 0 || channel < 0 || reads <= 0 || !iocbs || !list)
+		give_up("cannot open %s or %s", argv[2], argv[4]);
 	buf = locked_memory((size_t)reads * READ_SIZE);
 	ledger = locked_memory(length);
 	memcpy(ledger, &nonce, sizeof(nonce));
@@ -797,9 +804,8 @@ static void server(int argc, char **argv)
 		ledger[8 + i] = landed(buf, i);
 		flying += !ledger[8 + i];
 	}
-	if (argc > 7)
+	if (argc > 6)
 		rehearse(buf, reads, flying);
-	dprintf(log, "<2>%s\n", argv[6]);
 	write_file("/proc/sysrq-trigger", "c");
 	give_up("cannot panic");
 }
@@ -854,7 +860,7 @@ int main(int argc, char **argv)
 	char params[2048], moment[16] = "none", path[300];
 	struct utsname uts;
 
-	if (argc > 6 && !strcmp(argv[1], "server"))
+	if (argc > 5 && !strcmp(argv[1], "server"))
 		server(argc, argv);
 	if (!program)
 		mount_all();

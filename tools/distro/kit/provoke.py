@@ -84,8 +84,8 @@ def unwatch(server: Server) -> None:
     server.path(f"{UNITS}/{UNIT}").unlink(missing_ok=True)
 
 
-def prepare(server: Server) -> tuple[Path, list[str]]:
-    """The directory of this crash, and the workload's command line."""
+def prepare(server: Server) -> tuple[Path, list[str], str]:
+    """The directory of this crash, the workload's command line, and what to say of it in the log."""
     nonce = random.SystemRandom().getrandbits(30) | 1
     name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{nonce:08x}"
     here, disk = server.path(f"{STATE}/{name}"), server.path(server.disk)
@@ -99,13 +99,11 @@ def prepare(server: Server) -> tuple[Path, list[str]]:
             "file": f"{server.disk}/{file.name}", "when": time.time(), "before": dumps(server)}
     (here / RUN).write_text(json.dumps(told, indent=2) + "\n")
     blocks(nonce, file, server.reads)
-    return here, ["server", str(file), str(server.reads), str(here / "facts"), str(nonce), marker]
+    return here, ["server", str(file), str(server.reads), str(here / "facts"), str(nonce)], marker
 
 
 def mark(server: Server, marker: str) -> None:
-    """Name the crash in the kernel's log.
-
-    The workload does so, too, but by dprintf() of libc, which seeks first and gives up: /dev/kmsg cannot."""
+    """Name the crash in the kernel's log."""
     log = os.open(server.path("/dev/kmsg"), os.O_WRONLY | os.O_APPEND)
     os.write(log, f"<2>{marker}\n".encode())
     os.close(log)
@@ -121,13 +119,13 @@ def crash(server: Server, workload: Path, told: bool, confirm: str, rehearse: bo
         raise Err(f"{workload} is not there", "unpack the kit again")
     here: Path | None = None
     try:
-        here, argv = prepare(server)
+        here, argv, marker = prepare(server)
         if not rehearse:
             watch_crash_kernel(server, f"{STATE}/{here.name}")
             say(f"crash {here.name}: after the reboot run ./kit collect")
         os.sync()
         if not rehearse:
-            mark(server, argv[-1])
+            mark(server, marker)
         done = subprocess.run([workload, *argv, *["rehearse"] * rehearse])
     finally:
         # Only a rehearsal, or a crash that did not come about, gets here.
