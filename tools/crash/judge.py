@@ -530,8 +530,9 @@ def _look_into_vmcore(run_: Run, evidence: Evidence) -> None:
         wrong.append("makedumpfile --dump-dmesg has no panic message")
     done = {words[0] for words in run_.facts("done")}
     buffers = {index: pieces for index, *pieces in run_.facts("buffer") if index not in done}
-    # Of an NMI the console tells only that it is raised.
-    panic = PANIC_TEXT + ", in an NMI" * (run_.scenario.moment == "nmi")
+    # Of an NMI the console tells only that it is raised; a hung task is found a while later.
+    panic = {"nmi": f"{PANIC_TEXT}, in an NMI", "hang": "hung_task: blocked tasks"}.get(
+        run_.scenario.moment, PANIC_TEXT)
     looked = run([sys.executable, "-m", "tools.crash.vmcore", run_.directory / "vmcore", panic,
                   str(run_.nonce)], cwd=TOP, data=json.dumps(buffers).encode(), check=False)
     if looked.returncode:

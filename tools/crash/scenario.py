@@ -28,7 +28,7 @@ DAMAGE_CRASH_MEMORY = "crash-memory"
 # Of UEFI's memory map, as the kernel prints it with efi=debug
 EFI_REGION = re.compile(r"efi:   (0x[0-9a-f]+)-0x[0-9a-f]+ \[([^|]*?) *\|")
 # When the crashed kernel panics: smmu-kdump-test.c, and for the storm guest/init.c
-MOMENTS = ("", "cr0", "cmdq_err", "cmdq_full", "storm", "interrupt", "nmi", "thread", "deaf", "oops",
+MOMENTS = ("", "cr0", "cmdq_err", "cmdq_full", "storm", "interrupt", "nmi", "hang", "deaf", "oops",
            "suspend")
 L1_INDEX, L1_SPAN = 5, 9        # the first that is damaged: StreamIDs 0x500 to 0x5ff, unused
 NIC, SLOW, DUMP = 0x8, 0x10, 0x18

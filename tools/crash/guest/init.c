@@ -664,6 +664,10 @@ static void first_kernel(int reads, int wait_ms, const char *moment, int more, c
 		give_up("cannot damage the stream table: %s", answer + 6);
 	if (strcmp(answer, "go"))
 		say("damaged");		/* which took a while */
+	if (!strcmp(moment, "hang") &&
+	    (write_file("/proc/sys/kernel/hung_task_timeout_secs", "1") ||
+	     write_file("/proc/sys/kernel/hung_task_panic", "1")))
+		give_up("this kernel looks for no hung task");
 	if (strcmp(moment, "none") && strcmp(moment, "storm") && !suspended)
 		write_file(SMMU_KDUMP_TEST_MOMENT, moment);
 	else

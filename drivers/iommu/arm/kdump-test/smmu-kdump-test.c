@@ -21,6 +21,7 @@
 #include <linux/crash_core.h>
 #include <linux/crash_dump.h>
 #include <linux/delay.h>
+#include <linux/efi.h>
 #include <linux/init.h>
 #include <linux/interrupt.h>
 #include <linux/io.h>
@@ -28,7 +29,6 @@
 #include <linux/irq_work.h>
 #include <linux/irqdomain.h>
 #include <linux/kexec.h>
-#include <linux/kthread.h>
 #include <linux/moduleparam.h>
 #include <linux/of.h>
 #include <linux/pci.h>
@@ -39,6 +39,7 @@
 #include <linux/printk.h>
 #include <linux/sched.h>
 #include <linux/smmu-kdump-test.h>
+#include <linux/sizes.h>
 #include <linux/smp.h>
 
 /* IHI0070 6.3.1, 6.3.2, 6.3.9, 6.3.10, 6.3.19, 6.3.24 to 6.3.28 */
@@ -167,20 +168,36 @@ static u64 random64(void)
 	return val;
 }
 
+#define HOLE			0x8000000000
+
+/* Memory that UEFI has kept for its runtime services, where an L2 table could be */
+static u64 runtime_memory(void)
+{
+	efi_memory_desc_t *md;
+
+	if (efi_enabled(EFI_MEMMAP))
+		for_each_efi_memory_desc(md)
+			if (md->type == EFI_RUNTIME_SERVICES_DATA && IS_ALIGNED(md->phys_addr, SZ_16K))
+				return md->phys_addr;
+	return HOLE;
+}
+
 /* Where no table is, though some of it is memory */
 static u64 bad_place(void)
 {
-	switch (chance(6)) {
+	switch (chance(7)) {
 	case 0:
 		return 0;
 	case 1:
 		return 0x9000000;		/* the UART of QEMU's virt machine */
 	case 2:
-		return 0x8000000000;		/* a hole */
+		return HOLE;
 	case 3:
 		return crashk_res.start;	/* the crash kernel's memory */
 	case 4:
 		return TABLE_PTR;		/* beyond what there can be */
+	case 5:
+		return runtime_memory();
 	default:
 		return random64() & TABLE_PTR;
 	}
@@ -420,11 +437,6 @@ static void die_in_interrupt(struct irq_work *work)
 	panic(PANIC_TEXT ", in %s interrupt", in_hardirq() ? "an" : "no");
 }
 
-static int die_in_thread(void *unused)
-{
-	panic(PANIC_TEXT ", in %s kernel thread", current->flags & PF_KTHREAD ? "a" : "no");
-}
-
 static bool deaf;
 
 /* A processor that no interrupt reaches: it can not be stopped */
@@ -527,8 +539,6 @@ static int moment_set(const char *val, const struct kernel_param *kp)
 	pr_info("moment: %s\n", val);
 	if (sysfs_streq(val, "interrupt"))
 		irq_work_queue(&work);
-	else if (sysfs_streq(val, "thread"))
-		kthread_run(die_in_thread, NULL, "die_in_thread");
 	else if (sysfs_streq(val, "deaf"))
 		smp_call_function(be_deaf, NULL, 0);
 	else if (sysfs_streq(val, "nmi"))
@@ -537,14 +547,16 @@ static int moment_set(const char *val, const struct kernel_param *kp)
 		return suspend_nic();
 	else if (sysfs_streq(val, "oops"))
 		pr_emerg(PANIC_TEXT ", by an oops\n");
+	else if (sysfs_streq(val, "hang"))		/* as the writer is */
+		pr_emerg(PANIC_TEXT ", by a hung task\n");
 	else if (!sysfs_streq(val, "cr0") && !sysfs_streq(val, "cmdq_err") &&
 		 !sysfs_streq(val, "cmdq_full"))
 		return -EINVAL;
 	if (ret)
 		return ret;
 
-	if (sysfs_streq(val, "interrupt") || sysfs_streq(val, "thread")) {
-		msleep(1000);
+	if (sysfs_streq(val, "interrupt") || sysfs_streq(val, "hang")) {
+		msleep(10000);
 		return -ETIME;
 	}
 	if (sysfs_streq(val, "oops"))
