@@ -32,6 +32,7 @@ PREFIX = "smmu_kdump_test: chaos: "
 DAMAGE = re.compile(PREFIX + r"(.*?) (?:of|for) StreamIDs (0x\w+)-(0x\w+)(?:: (0x\w+) becomes (0x\w+))?")
 NOISE = re.compile(PREFIX + r"noise in StreamID (0x\w+): (0x\w+), word 2 (0x\w+)")
 ID_REGISTERS = re.compile(PREFIX + r"IDR0 (0x\w+), IDR1 (0x\w+)")
+KEPT_BY_UEFI = re.compile(PREFIX + r"UEFI keeps (0x\w+)-(0x\w+)")
 BAD = re.compile(r"kdump: bad (STE|L1 descriptor) for StreamID (0x\w+): (0x\w+)")
 
 # What becomes of a damage
@@ -97,7 +98,9 @@ class Table:
 
     def __init__(self, damages: Sequence[Damage], log: str, crash: str, ram: range,
                  crash_memory: Sequence[tuple[int, int]]) -> None:
-        self.ram, self.crash_memory = ram, crash_memory
+        self.ram = ram
+        self.kept = [*crash_memory,
+                     *((int(first, 0), int(last, 0)) for first, last in KEPT_BY_UEFI.findall(log))]
         self.values: dict[Place, int | None] = {}
         self.last: dict[Place, Damage] = {}
         for damage in damages:
@@ -117,7 +120,7 @@ class Table:
         """Can no table of the crashed kernel be there? What its memory is used for is not known here."""
         end = address + size - 1
         return (not address or bool(address % size) or address not in self.ram or end not in self.ram
-                or any(address <= last and first <= end for first, last in self.crash_memory))
+                or any(address <= last and first <= end for first, last in self.kept))
 
     def _l1(self, index: int) -> tuple[str, bool]:
         value = self.values["L1", index, 0] or 0

@@ -35,6 +35,8 @@ from .workload import Run
 PANIC_TEXT = "sysrq triggered crash"
 SMMU_OFF = "the SMMU is off"    # a refusal: DMA goes past it
 DROPPED = "adopted stream table dropped"        # a refusal after the adoption
+# A line that the panic has cut: the kernel prints it again, whole.
+REPLAYED = re.compile(r"[^\n]*\n\*\* replaying previous printk message \*\*\r?\n")
 MIN_TRANSLATIONS = 32
 IN_FLIGHT = 2                   # frames that may not have reached the card; see workload.Sender
 RING_MARGIN = 128               # descriptors that may have been used up since the guest looked
@@ -386,8 +388,12 @@ def _moment_failed(evidence: Evidence) -> str:
         slots = streams.get(DUMP, {}).get("slots", {}).get(BEFORE, {}).get(TRANSLATED, {})
         if not slots.get(-1):
             return f"no DMA of {_name(DUMP)} in the {SLOT_US // 1000} ms before the panic: there was no storm"
-    if moment == "suspend" and NIC in streams and streams[NIC]["slots"].get(WINDOW):
-        return f"{_name(NIC)} has accesses between panic and probe: it was not suspended"
+    if moment == "suspend":
+        nic = streams.get(NIC)
+        if nic and nic["slots"].get(WINDOW):
+            return f"{_name(NIC)} has accesses between panic and probe: it was not suspended"
+        if evidence.which == "patched" and not (nic and nic["taken"]["translated"]):
+            return f"{_name(NIC)} has no DMA for the crash kernel: it was not woken"
     return ""
 
 
@@ -578,9 +584,11 @@ def judge_run(run_: Run, which: str = "patched", control: Judgement | None = Non
         name = "the machine" if status is Status.LOST else "the run"
         return Judgement([Result(which, name, status, why)], run_.seconds)
 
-    panic, shutdown = run_.mark("damaged") or run_.mark("panic"), run_.mark("shutdown") or run_.mark("error")
+    # A task that hangs is found seconds later.
+    panic = run_.mark("damaged") or run_.mark("dead" if run_.scenario.moment == "hang" else "panic")
+    shutdown = run_.mark("shutdown") or run_.mark("error")
     crash_memory = [(int(start, 16), int(end, 16)) for start, end in run_.facts("crash-memory")]
-    gave_up = bool(run_.facts("error"))
+    console, gave_up = run_.directory / machine.CONSOLE, bool(run_.facts("error"))
     lost = "" if gave_up else run_.lost
     if panic is None or not crash_memory:
         return unjudged(Status.INVALID if gave_up else Status.LOST, run_.lost or "no panic")
@@ -597,7 +605,7 @@ def judge_run(run_: Run, which: str = "patched", control: Judgement | None = Non
                         dead=run_.mark("dead") or 0.0,
                         control=control, more=[int(sid, 0) for (sid,) in run_.facts("more-disk")],
                         pages=pages(run_),
-                        console=(run_.directory / machine.CONSOLE).read_text(errors="replace"),
+                        console=REPLAYED.sub("", console.read_text(errors="replace")),
                         available_kib=int(available[0][0]) if available else None)
     evidence.lost = lost
     if not lost:

@@ -71,7 +71,7 @@ class Scenario:
     def reads(self) -> int:
         """Reads for as long as the crash kernel takes to come to its disks, but not much longer:
         what is left over holds up its own first reads."""
-        milliseconds = 2000 + 3000 * self.need_reads + self.delay_ms
+        milliseconds = 2000 + 3000 * self.need_reads + 3000 * (self.moment == "hang") + self.delay_ms
         return int(min(max(self.read_iops * milliseconds // 1000, 4), 256))
 
     @property

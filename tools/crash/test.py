@@ -86,6 +86,8 @@ def crash_test(conf: config.Config, whiches: Sequence[str] = ("unpatched", "patc
     """`changed`: values that come before the configuration's. `repeat`: the command that repeats it."""
     base = conf.base
     setup = Scenario(conf.starting("CRASH_") | changed)
+    if why := why_not(conf, base, setup.uefi):
+        raise Err(why)
     deps.need("vmcore", "picture", "kernel", *(["uefi"] if setup.uefi else []),
               *(["dtb"] if setup.not_coherent else []))
     qemu, name = machine.find(str(setup.needs))
@@ -160,7 +162,8 @@ def repeats(verb: str, base: str, *words: str) -> str:
 def why_not(conf: config.Config, base: str, uefi: bool) -> str:
     """Why a scenario cannot be run with what there is, or ''."""
     if uefi and conf["CRASH_REFUSAL"] == judge.SMMU_OFF and base in ACPI_WAITS:
-        return f"with ACPI the devices of {base} wait for the driver of an SMMU that is off, for ever"
+        return (f"with ACPI the devices of {base} wait for the driver of an SMMU that is off, "
+                "for ever; next: a device tree, or another base")
     if os.environ.get("KSRC") and set(str(conf["CRASH_FIRST_KERNEL"]).split()) & {"newest", "other"}:
         return "KSRC= is one kernel, and this scenario crashes another; next: leave KSRC= away"
     return ""

@@ -726,6 +726,24 @@ def test_what_need_not_be_named() -> None:
     assert fates(L1.format(0), idrs="") == [damage.UNKNOWN]
 
 
+def test_a_pointer_to_what_uefi_keeps() -> None:
+    """It is RAM, and yet no memory of the crashed kernel."""
+    keeps = "UEFI keeps 0x4c4c0000-0x4c4effff"
+    for bad in STE.format(0x4c4c000b), STE.format(0x4c4effcb), L1.format(0x4c4c0009):
+        assert fates(bad) == [damage.MEMORY]
+        assert fates(keeps, bad) == [damage.MISSED]
+    assert fates(keeps, STE.format(0x4c4bffcb)) == fates(keeps, STE.format(0x4c4f000b)) == [damage.MEMORY]
+
+
+def test_a_line_that_is_printed_again() -> None:
+    """The panic may strike in the middle of a line."""
+    line = "[    1.1] smmu_kdump_test: chaos: " + L1.format(9)
+    log = f"{line[:90]}\n** replaying previous printk message **\r\n{line}\n"
+    assert len(damage.struck(log)) == 2
+    told = damage.struck(judge.REPLAYED.sub("", log))
+    assert [each.writes for each in told] == [{("L1", 2, 0): 9}]
+
+
 def test_damage_over_damage() -> None:
     """The last one counts, and only where the SMMU comes to it."""
     bad = STE.format(0xf80000000000000b)
@@ -891,6 +909,11 @@ def test_rule12_moment(case: Case, moment: str) -> None:
     streams[DUMP]["slots"]["before"]["translated"][-1] = 5
     streams[NIC]["slots"] = {"before": {"faulted": {-4: 1}}, "adopted": {"faulted": {9: 1}}}     # it is woken
     assert judge.the_scenario_took_effect(evidence)[0] is PASS
+    for which, status in ("unpatched", PASS), ("patched", INVALID if moment == "suspend" else PASS):
+        evidence.which, translated = which, streams[NIC]["taken"].pop("translated")
+        streams[NIC]["taken"]["translated"] = 0         # it was never woken
+        assert judge.the_scenario_took_effect(evidence)[0] is status
+        streams[NIC]["taken"]["translated"] = translated
     streams[NIC]["slots"]["window"] = {"aborted": {5: 1}}
     assert judge.the_scenario_took_effect(evidence)[0] is (INVALID if moment == "suspend" else PASS)
 

@@ -170,15 +170,18 @@ static u64 random64(void)
 
 #define HOLE			0x8000000000
 
-/* Memory that UEFI has kept for its runtime services, where an L2 table could be */
+/* Memory that UEFI has kept for its runtime services, where an L2 table could be. The host reads it */
 static u64 runtime_memory(void)
 {
 	efi_memory_desc_t *md;
 
 	if (efi_enabled(EFI_MEMMAP))
 		for_each_efi_memory_desc(md)
-			if (md->type == EFI_RUNTIME_SERVICES_DATA && IS_ALIGNED(md->phys_addr, SZ_16K))
+			if (md->type == EFI_RUNTIME_SERVICES_DATA && IS_ALIGNED(md->phys_addr, SZ_16K)) {
+				pr_info("chaos: UEFI keeps 0x%llx-0x%llx\n", md->phys_addr,
+					md->phys_addr + md->num_pages * EFI_PAGE_SIZE - 1);
 				return md->phys_addr;
+			}
 	return HOLE;
 }
 
