@@ -22,7 +22,7 @@ from ..crash import test as crash
 from ..crash.matrix import Job, Matrix
 from ..crash.scenario import MAX_SEED, NIC, TRACE
 from ..kernel import build
-from ..queue import deps, status
+from ..queue import config, deps, status
 from ..results import Report, Result, Status
 from .conftest import TOP, a_scenario
 
@@ -396,6 +396,13 @@ def test_a_device_that_qemu_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(machine, "_of_backports", lambda: [str(old)])
     with pytest.raises(Err, match="QEMU 10.0.2 has no device arm-smmuv3"):
         machine.find("arm-smmuv3")
+
+
+def test_smmu_off_with_acpi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No machine is started that would wait until its time limit."""
+    monkeypatch.setenv("BASE", "6.12")
+    with pytest.raises(Err, match="devices of 6.12 wait .* for ever; next: "):
+        crash.crash_test(config.load("smmu_off_defconfig"), uefi=True)
 
 
 def fake_qemu(where: Path, version: str, device: str) -> Path:
