@@ -15,7 +15,7 @@ from .common import USAGE, Err
 from .crash import test
 from .distro import deb, image, proof
 from .distro.kit import pack
-from .kernel import bench, gate, kunit, mutants
+from .kernel import bench, build, gate, kunit, mutants
 from .lint import __main__ as lint
 from .lint import speed
 from .queue import bases, config, export, lore, rebase, status, tree
@@ -61,7 +61,7 @@ VERBS: dict[str, Callable[[], int]] = {
     "mutants": lambda: mutants.main(test.catches),
     "gate": gate.main,
     "bench": lambda: bench.main(test.memory),
-    "status": status.main,
+    "status": lambda: status.main(build.build),
     "tree": tree.tree,
     "refresh": tree.refresh,
     "rebase": rebase.main,

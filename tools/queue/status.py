@@ -3,7 +3,8 @@
 
 A verb that judged a base leaves its result here, with the state that it judged: the base's package and
 hashes of the series and of the tools. A result whose state is another now is shown as stale. The rows
-of README.md's table are written from the results that are not.
+of README.md's table are written from the results that are not. A newer package in the archive is named;
+UPDATE=1 tries the series on it, in a cache of its own, so that the base stays what it is.
 """
 
 from __future__ import annotations
@@ -12,18 +13,23 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import zip_longest
 from typing import Any
+from unittest import mock
 
-from ..common import TOP, cache_dir, lock, write
-from ..results import Report, Result, Status, counted, run_directory, table, worst
+from ..common import FAIL, TOP, Err, cache_dir, flag, lock, remove, run, say, write
+from ..results import Report, Result, Status, counted, failure, run_directory, table, worst
 from . import archive, bases
-from .store import Rejected, Store, digest, git, is_own
+from .store import Rejected, Store, digest, git, is_own, subject
 
 README = TOP / "README.md"
 # What a judgement depends on, apart from the base and its patches
 TOOLS = ("tools/kernel", "tools/crash", "tools/machine.py", "drivers", "include", "configs", "patches/test")
 VERBS = ("kunit", "gate", "mutants", "bench", "crash-test", "scenarios", "soak", "chaos")
+NEWER = "newer"         # the record of the archive's newer package
+
+Build = Callable[[str], object]     # makes the kernel of a base with the series
 
 
 def state(base: str) -> dict[str, str]:
@@ -80,14 +86,15 @@ def cell(one: Mapping[str, Any] | None, now: Mapping[str, str]) -> str:
 
 def applies(store: Store) -> dict[str, str]:
     """Of each patch of the queue, on the base of today."""
-    names = [row(patch) for patch in store.queue()]
-    try:
-        store.apply(store.source(), store.queue())
-    except Rejected as err:
-        bad = len(err.rest)
-        return {name: "yes" if number < len(names) - bad else "NO" if number == len(names) - bad else "-"
-                for number, name in enumerate(names)}
-    return {name: "yes" for name in names}
+    names, left = [row(patch) for patch in store.queue()], 0
+    with store.lock():
+        try:
+            store.apply(store.source(), store.queue())
+        except Rejected as err:
+            left = len(err.rest)
+    good = len(names) - left
+    return {name: "yes" if number < good else "NO" if number == good else "-"
+            for number, name in enumerate(names)}
 
 
 def row(patch: Any) -> str:
@@ -99,24 +106,70 @@ def row(patch: Any) -> str:
 def same(store: Store, newest: Store) -> dict[str, str]:
     """Does each patch have the patch-id of the one of that subject on the newest base?"""
     def ids(queue: Iterable[Any]) -> dict[str, tuple[str, str]]:
-        found = {}
-        for patch in queue:
-            text = patch.read_bytes()
-            subject = " ".join(re.findall(r"(?ms)^Subject: (.*?)\n(?=\S|\n)", text.decode())[0].split())
-            found[subject] = (row(patch), git("patch-id", "--stable", data=text).stdout.split(" ")[0])
-        return found
+        return {subject(patch): (row(patch), git("patch-id", "--stable", data=patch.read_bytes()).stdout[:40])
+                for patch in queue}
 
     theirs = ids(newest.queue())
-    return {name: "the same" if subject in theirs and theirs[subject][1] == mine else
-            "differs" if subject in theirs else "only here"
-            for subject, (name, mine) in ids(store.queue()).items()}
+    return {name: "the same" if title in theirs and theirs[title][1] == mine else
+            "differs" if title in theirs else "only here"
+            for title, (name, mine) in ids(store.queue()).items()}
 
 
-def page(base: str) -> tuple[str, list[Result]]:
+def version(package: str) -> str:
+    """Of a package's file name."""
+    return re.sub(r"^[^_]*_|_[^_]*$", "", package).replace("%3a", ":")
+
+
+def attempt(base: str, build: Build) -> None:
+    """Does the series apply and build on the archive's newest package? Kept as a record of the base."""
+    there = cache_dir()
+    empty = there / NEWER       # a cache in which nothing was fetched yet, so that the user's stays as it is
+    with lock(there / f"{NEWER}.lock"), mock.patch.dict(os.environ, XDG_CACHE_HOME=str(empty), UPDATE="1"):
+        remove(empty)
+        for name in ("apt", "ccache"):
+            (cache_dir() / name).symlink_to(there / name)
+        try:
+            bad = [name for name, said in applies(Store(base, "")).items() if said == "NO"]
+            begun, said = state(base), f"{bad[0]} does not apply" if bad else "applies, builds"
+            if not bad:
+                build(base)
+        except Err as err:
+            if err.code != FAIL:
+                raise
+            say(f"{base}: {err.cause}")
+            said = "applies, does not build"
+        finally:
+            remove(empty)
+    record(base, NEWER, Status.FAIL if " not " in said else Status.PASS, said, begun)
+
+
+def newer(base: str, package: str, build: Build | None) -> str:
+    """What the archive has that is newer than this package, and whether the series was tried on it."""
+    of, known = bases.get(base), "newer: not known: "
+    try:
+        there = archive.newest(of.package, of.suites)
+        if not there:
+            return f"{known}the archive does not have {of.package} any more\n"
+        if run(["dpkg", "--compare-versions", there, "gt", version(package)], check=False).returncode:
+            return ""
+        if build:
+            attempt(base, build)
+    except Err as err:
+        return f"{known}{err.cause}\n"
+    tried = read(base).get(NEWER)
+    if not tried or version(tried["state"]["package"]) != there:
+        return f"newer: {there}; make status UPDATE=1 tells whether the series applies and builds there\n"
+    said = cell(tried, state(base) | {"package": tried["state"]["package"]})
+    return f"newer: {there}: {said}; make kunit BASE={base} UPDATE=1 makes it the base\n"
+
+
+def page(base: str, build: Build | None) -> tuple[str, list[Result]]:
     """All that is known of a base."""
     store, newest = Store(base, ""), Store(bases.newest().name, "")
-    with store.lock():
-        now, applied = state(base), applies(store)
+    try:
+        applied, now = applies(store), state(base)
+    except Err as err:      # does not hide the other bases
+        return f"{base}: {err.line}\n", [Result(base, "source", failure(err), err.line)]
     known = read(base)
     gate = known.get("gate", {"rows": {}})
     old = " (stale)" if gate["rows"] and stale(gate, now) else ""
@@ -127,13 +180,9 @@ def page(base: str) -> tuple[str, list[Result]]:
         name = row(patch)
         rows.append([name, applied[name], *(gate["rows"].get(f"{name} {what}", "-") for what in
                                             ("builds", "gate", "kunit")), ids.get(name, "-")])
-    more = sorted(known.keys() - set(VERBS))    # the controls of chaos
+    more = sorted(known.keys() - {*VERBS, NEWER})   # the controls of chaos
     whole = [[verb, cell(known.get(verb), now)] for verb in [*VERBS, *more]]
-    there = archive.newest(store.base.package, store.base.suites)
-    mine = re.sub(r"^[^_]*_|_[^_]*$", "", now["package"]).replace("%3a", ":")
-    text = f"{base}: {store.base.package} {mine}\n"
-    if there != mine:
-        text += f"newer: {there}; make kunit BASE={base} UPDATE=1 tells whether it applies, builds, passes\n"
+    text = f"{base}: {store.base.package} {version(now['package'])}\n{newer(base, now['package'], build)}"
     text += f"\n{table(rows, left=6)}\n{table(whole, left=2)}"
     fresh = {verb: Status(one["verdict"]) for verb, one in known.items() if not stale(one, now)}
     return text, [Result(base, verb, fresh.get(verb, Status.SKIPPED), cell(known.get(verb), now))
@@ -141,44 +190,45 @@ def page(base: str) -> tuple[str, list[Result]]:
 
 
 def readme(text: str) -> str:
-    """README.md with the cells of its table that results of today's state know."""
-    for base in bases.read():
-        now, known = state(base), read(base)
-        fresh = {verb: known[verb]["said"] for verb in ("crash-test", "kunit")
-                 if verb in known and not stale(known[verb], now)}
+    """README.md with its table written anew: a row for each base, and in it what today's results say."""
+    rows = ""
+    for name, base in bases.read().items():
+        now, known = state(name), read(name)
+        old = re.search(rf"(?m)^\| {re.escape(name)} +\|([^|]*)\|[^|]*\|([^|]*)\|([^|]*)\|$", text)
+        source, *cells = (one.strip() for one in old.groups()) if old else (f"`{base.package}`", "-", "-")
+        crash, unit = (known[verb]["said"] if verb in known and not stale(known[verb], now)
+                       and not alike(cell, known[verb]["said"]) else cell
+                       for verb, cell in zip(("crash-test", "kunit"), cells))
+        rows += f"| {name:<4} | {source:<44} | {base.status:<11} | {crash:<31} | {unit:<7} |\n"
+    return re.sub(r"(?m)(^\| Base .*\n\|[-|]+\n)(?:\|.*\n)*", lambda found: found[1] + rows, text)
 
-        def line(found: re.Match[str], fresh: dict[str, str] = fresh) -> str:
-            crash, unit = (newer(old.strip(), fresh.get(verb, old.strip()))
-                           for verb, old in zip(("crash-test", "kunit"), (found[2], found[3])))
-            return f"{found[1]}| {crash:<31} | {unit:<7} |"
-        text = re.sub(rf"(?m)^(\| {re.escape(base)} +\|[^|]*\|[^|]*)\|([^|]*)\|([^|]*)\|$", line, text)
-    return text
 
-
-def newer(old: str, new: str) -> str:
+def alike(old: str, new: str) -> bool:
     """Which rules a kernel without the series breaks is not always the same."""
-    return old if re.sub(r" \(.*?\)", "", old) == re.sub(r" \(.*?\)", "", new) else new
+    return re.sub(r" \(.*?\)", "", old) == re.sub(r" \(.*?\)", "", new)
 
 
 def differs() -> str:
     """What of README.md's table is not what the results say, or nothing."""
     text = README.read_text()
     new = readme(text)
-    return next((f"README.md says {old!r}, the results {now!r}: make status writes it"
-                 for old, now in zip(text.splitlines(), new.splitlines()) if old != now), "")
+    return next((f"README.md says {old!r}, it should be {now!r}: make status writes it"
+                 for old, now in zip_longest(text.splitlines(), new.splitlines()) if old != now), "")
 
 
-def main() -> int:
+def main(build: Build) -> int:
     """make status"""
-    pages = [page(base) for base in bases.read()]
+    attempting = build if flag("UPDATE") else None
+    for name in ("UPDATE", "KSRC"):     # neither may make another source the base
+        os.environ.pop(name, None)
+    pages = [page(base, attempting) for base in bases.read()]
     results = [result for _, found in pages for result in found]
     report = Report("status", "all", results)
     text = README.read_text()
     new = readme(text)
     if new != text:
         write(README, new)
-    report.text = "\n".join(text for text, _ in pages)
-    report.text += f"\n{counted(results)} (stale, or never run)"
-    report.text += "; README.md is written anew" * (new != text)
+    last = f"{counted(results)} (stale, or never run)" + "; README.md is written anew" * (new != text)
+    report.text = "\n".join([*(one for one, _ in pages), last])
     report.show(run_directory("status", "all"))
     return worst(results).code if {result.status for result in results} - {Status.SKIPPED} else 0

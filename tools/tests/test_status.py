@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from ..common import ENVIRONMENT, FAIL, Err
 from ..kernel import gate
-from ..queue import status
+from ..queue import archive, bases, status
 from ..queue.store import Store
 from ..results import Result, Status
 
 NOW = {"package": "linux-source-6.12_6.12.117-1_all", "series": "aaaa", "tools": "bbbb"}
-ROW = "| 6.12 | `linux-source-6.12`, Debian 12 | default   | FAIL (rules 2, 4, 5) / PASS     | 38/38   |"
-PAGE = f"# x\n\n| Base | Comes from | Status | Crash test | KUnit |\n{ROW}\n\ntext | 6.12 | more\n"
+ROW = (f"| 6.12 | {'`linux-source-6.12`, Debian 12':<44} | default     | FAIL (rules 2, 4, 5) / PASS     "
+       "| 38/38   |")
+HEAD = "| Base | Comes from | Status | Crash test | KUnit |\n|---|---|---|---|---|\n"
+PAGE = f"# x\n\n{HEAD}{ROW}\n\ntext | 6.12 | more\n"
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +29,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(status, "README", tmp_path / "README.md")
     (tmp_path / "README.md").write_text(PAGE)
     return tmp_path
+
+
+@pytest.fixture
+def one_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"6.12": bases.get("6.12")}
+    monkeypatch.setattr(bases, "read", lambda: dict(known))
 
 
 def test_a_result_is_kept_with_its_state() -> None:
@@ -49,8 +59,8 @@ def test_a_tree_of_the_users_is_not_recorded(monkeypatch: pytest.MonkeyPatch) ->
     assert status.read("6.12") == {}
 
 
-def test_readme() -> None:
-    """Only the cells of the base's own row, and only what is known of today's state."""
+def test_readme(one_base: None) -> None:
+    """Only the table, and in it only what is known of today's state."""
     assert status.readme(PAGE) == PAGE and status.differs() == ""
     status.record("6.12", "kunit", Status.PASS, "39/39", NOW)
     new = status.readme(PAGE)
@@ -64,7 +74,19 @@ def test_readme() -> None:
     assert "FAIL (rules 2, 4) / FAIL (rule 2)" in status.readme(PAGE) and status.differs()
 
 
-def test_a_stale_result_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_has_a_row_for_each_base(one_base: None, here: Path) -> None:
+    """With the status that patches/bases gives it; one that is gone goes."""
+    text = PAGE.replace("| default     |", "| best-effort |").replace(ROW[:6], "| 6.11", 1)
+    (here / "README.md").write_text(text)
+    assert "6.11" in status.differs()
+    new = status.readme(text)
+    assert "6.11" not in new and "| 6.12 | `linux-source-6.12` " in new and "| default     | - " in new
+    assert status.readme(PAGE.replace("| default     |", "| best-effort |")) == PAGE
+    (here / "README.md").write_text(new.replace(new.splitlines()[4] + "\n", ""))
+    assert "6.12" in status.differs()
+
+
+def test_a_stale_result_is_not_written(one_base: None, monkeypatch: pytest.MonkeyPatch) -> None:
     status.record("6.12", "kunit", Status.PASS, "39/39", NOW)
     monkeypatch.setattr(status, "state", lambda base: NOW | {"series": "cccc"})
     assert status.differs() == ""
@@ -91,3 +113,70 @@ def test_rows_of_the_gate() -> None:
                               Result("0001", "cocci", Status.FAIL, figures={"cell": "1"}),
                               Result("0001", "kunit", Status.PASS, figures={"cell": "25/25"})])
     assert found == {"0001 builds": "PASS", "0001 gate": "FAIL", "0001 kunit": "25/25"}
+
+
+# The archive's newer package.
+
+OLD, NEW = "linux-source-6.12_6.12.9-1_all", "linux-source-6.12_6.12.10-1~deb12u1_all"
+
+
+def offered(monkeypatch: pytest.MonkeyPatch, version: str | Err) -> None:
+    def newest(package: str, suites: object) -> str:
+        if isinstance(version, Err):
+            raise version
+        return version
+    monkeypatch.setattr(archive, "newest", newest)
+
+
+@pytest.mark.parametrize("version, said", [
+    ("6.12.9-1", ""), ("6.12.8-1", ""), ("", "not known: the archive does not have linux-source-6.12 any"),
+    (Err("no network"), "not known: no network"), ("6.12.10-1", "6.12.10-1; make status UPDATE=1 tells")])
+def test_a_newer_package_is_named(monkeypatch: pytest.MonkeyPatch, version: str | Err, said: str) -> None:
+    offered(monkeypatch, version)
+    found = status.newer("6.12", OLD, None)
+    assert found.startswith(f"newer: {said}") if said else not found
+
+
+@pytest.mark.parametrize("applied, built, said", [
+    ("yes", None, "PASS applies, builds"), ("NO", None, "FAIL 0001 does not apply"),
+    ("yes", Err("x.c:1: error: y", "", FAIL), "FAIL applies, does not build"),
+    ("yes", Err("the disk is full", "", ENVIRONMENT), "not known: the disk is full")])
+def test_a_newer_package_is_tried(monkeypatch: pytest.MonkeyPatch, here: Path, applied: str,
+                                  built: Err | None, said: str) -> None:
+    """In a cache of its own, of which nothing is left."""
+    offered(monkeypatch, "6.12.10-1~deb12u1")
+    monkeypatch.setattr(status, "applies", lambda store: {"0001": applied})
+    monkeypatch.setattr(status, "state",
+                        lambda base: NOW | ({"package": NEW} if "UPDATE" in os.environ else {}))
+    before = dict(os.environ)
+
+    def build(base: str) -> None:
+        assert os.environ["XDG_CACHE_HOME"] == str(here / "smmuv3-kdump" / "newer") and base == "6.12"
+        assert (here / "smmuv3-kdump" / "newer" / "smmuv3-kdump" / "ccache").is_symlink()
+        if built:
+            raise built
+
+    found = status.newer("6.12", OLD, build)
+    assert said in found and dict(os.environ) == before
+    assert not (here / "smmuv3-kdump" / "newer").exists()
+    if "not known" not in said:
+        assert found == status.newer("6.12", OLD, None) and "stale" not in found
+        assert "make kunit BASE=6.12 UPDATE=1" in found
+        monkeypatch.setattr(status, "state", lambda base: NOW | {"tools": "cccc"})
+        assert "stale: other tools" in status.newer("6.12", OLD, None)
+        offered(monkeypatch, "6.12.11-1")
+        assert "6.12.11-1; make status UPDATE=1" in status.newer("6.12", OLD, None)
+
+
+def test_a_base_that_cannot_be_had(one_base: None, monkeypatch: pytest.MonkeyPatch,
+                                   capsys: pytest.CaptureFixture[str]) -> None:
+    """It does not hide the others; and neither UPDATE= nor KSRC= makes status judge another source."""
+    monkeypatch.setenv("UPDATE", "1")
+    monkeypatch.setenv("KSRC", "/a/tree")
+
+    def applies(store: Store) -> dict[str, str]:
+        assert "UPDATE" not in os.environ and "KSRC" not in os.environ
+        raise Err("the archive does not have it (any more)", "KSRC=<kernel tree>")
+    monkeypatch.setattr(status, "applies", applies)
+    assert status.main(lambda base: None) == ENVIRONMENT
+    assert "6.12: the archive does not have it (any more); next: KSRC=" in capsys.readouterr().out
