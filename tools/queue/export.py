@@ -16,12 +16,12 @@ from pathlib import Path
 from ..common import FAIL, USAGE, Err, say, stage, write
 from ..results import Report, Result, Status, run_directory, table
 from . import bases, config
-from .store import Rejected, Store, git, is_own, of_user, pipeline, series, subject
+from .store import PREREQ, Rejected, Store, git, is_own, of_user, pipeline, series, subject
 from .tree import FORMAT_PATCH, EditTree, nearest
 
 TRAILER = re.compile(r"[A-Z][\w-]*: \S.*|\((?:cherry picked|backported) from .*|\[[^\]]+: .*\]")
 NOTE = re.compile(r"(?m)^\[(?!Upstream )[\w.-]+: [^\]]+\]\n(?:\n+|\Z)")      # as a paragraph of its own
-NO_MAIL = re.compile(r"@(?:[\w.-]*\.)?(?:example|invalid|test|localhost)$")
+NO_MAIL = re.compile(r"@(?:[\w.-]*\.)?(?:example|invalid|test|localhost)>?$")
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,12 @@ def adopted(patch: Patch, me: Submitter) -> Patch:
     """A patch that nobody has signed becomes the submitter's, who answers for it on the list."""
     signed = re.search(r"(?m)^Signed-off-by: ", patch.text)
     return patch if signed else replace(patch, author=me.name, mail=me.mail)
+
+
+def for_all(pairs: Sequence[tuple[Patch, bool]]) -> list[tuple[Patch, bool]]:
+    """(patch, is it the series' own) of those that are not SAUCE, nor needed by such patches alone."""
+    last = max((number for number, (patch, own) in enumerate(pairs) if own and not patch.sauce), default=-1)
+    return [(patch, own) for patch, own in pairs[:last + 1] if not patch.sauce]
 
 
 def patch_id(repository: Path | str, commit: str) -> str:
@@ -177,7 +183,7 @@ def _ubuntu(patch: Patch, me: Submitter) -> str:
 
 
 def _stable(patch: Patch, me: Submitter) -> str:
-    return compose(patch, me, above=f"commit {patch.upstream} upstream.")
+    return compose(patch, me, above=f"commit {patch.upstream} upstream." if patch.upstream else "")
 
 
 def _unmarked(patch: Patch, me: Submitter) -> str:
@@ -262,12 +268,14 @@ class Export:
             raise Err(f"{self.edit.path} has no commits on its base", f"put the series there: "
                       f"{store.verb('tree')}", USAGE)
         self.patches = self.upstream.find([read(self.edit.path, one) for one in commits], self.edit)
-        missing = [patch.subject for patch in self.patches if not patch.upstream and not patch.sauce]
         if name == "stable":
-            self.patches = [patch for patch in self.patches if not patch.sauce]
+            needed = {subject(path) for path in store.queue() if not is_own(path)}
+            pairs = for_all([(patch, patch.bare not in needed) for patch in self.patches])
+            self.patches = [patch if patch.upstream else adopted(patch, self.me) for patch, _ in pairs]
+            missing = [one.subject for one, own in pairs if not one.upstream and (own or not one.notes)]
             if missing:
-                raise Err(f"not merged in {self.upstream.path}: {'; '.join(missing)}",
-                          "stable takes only what upstream has; make lore first", FAIL)
+                raise Err(f"not merged in {self.upstream.path}: {'; '.join(missing)}", "make lore first; of "
+                          f"{PREREQ}/ what upstream never needed says so: `[{store.base.name}: why]`", FAIL)
 
     def write(self, here: Path) -> tuple[list[Path], str]:
         """The files, in their order, and the commit that they give."""
@@ -296,7 +304,7 @@ class Export:
         found = {f"{patch.author} <{patch.mail}>" for patch in self.patches}
         for patch in self.patches:
             found |= set(re.findall(r"(?m)^[\w-]+-by: (.+ <\S+>)$", patch.text))
-        return [f"--cc={who}" for who in sorted(found - {str(self.me)})]
+        return [f"--cc={who}" for who in sorted(found - {str(self.me)}) if not NO_MAIL.search(who)]
 
     def _files(self, here: Path, form: Sequence[str | Path]) -> list[Path]:
         """Patch files with the style's header, and the index that names them."""
@@ -325,8 +333,7 @@ class Export:
         git("init", "-q", "--bare", here / "git")
         head, *paths = of_user("-C", ksrc, "rev-parse", "HEAD", "--path-format=absolute", "--git-path",
                                "objects", "--git-path", "shallow").stdout.splitlines()
-        lends = f"{paths[0]}\n{self.edit.path / '.git' / 'objects'}\n"
-        write(here / "git" / "objects" / "info" / "alternates", lends)
+        write(here / "git/objects/info/alternates", f"{paths[0]}\n{self.edit.path}/.git/objects\n")
         if Path(paths[1]).exists():
             write(here / "git" / "shallow", Path(paths[1]).read_text())
         return ["-C", str(here / "git"), f"{head}..{self._commit(here / 'git', head)}"]
@@ -334,9 +341,10 @@ class Export:
     def lint_of(self, here: Path) -> list[str]:
         """lint's arguments: the result beside what it names, or beside the newest base's patches."""
         newest, beside = bases.newest(), here / "beside"
-        # A prerequisite that the tree has by itself is not missed.
-        had = {patch.bare for patch in self.patches}
-        wanted = [patch for patch in series(newest.patches) if is_own(patch) or subject(patch) in had]
+        # A prerequisite that the tree has by itself is not missed, nor by stable what upstream has not.
+        stable = self.name == "stable"
+        had = {patch.bare for patch in self.patches if patch.upstream or not stable}
+        wanted = [one for one in series(newest.patches) if is_own(one) and not stable or subject(one) in had]
         beside.mkdir()
         write(beside / "series", "".join(f"{patch}\n" for patch in wanted))
         there = self.edit.path if self.store.base == newest else EditTree(Store(newest.name, "")).tree()

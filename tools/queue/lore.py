@@ -20,8 +20,8 @@ from pathlib import Path
 from ..common import FAIL, USAGE, Err, run, say, stage, write
 from ..results import Result, Status, run_directory
 from . import archive, bases, deps
-from .export import (Patch, Submitter, adopted, comes_back, commit, compose, cover, patch_id, read, report,
-                     submitter)
+from .export import (Patch, Submitter, adopted, comes_back, commit, compose, cover, for_all, patch_id, read,
+                     report, submitter)
 from .store import Store, git, is_own, of_user
 from .tree import EditTree
 
@@ -132,11 +132,9 @@ class Lore:
             source = self.store.source()
             pairs = [(read(self.edit.path, made), is_own(path)) for made, path
                      in zip(self.store.commits(source, queue)[1:], queue)]
-            last = max((number for number, (patch, own) in enumerate(pairs) if own and not patch.sauce),
-                       default=-1)
-            taken = [(patch, own) for patch, own in pairs[:last + 1] if not patch.sauce]
+            taken = for_all(pairs)
             posted = [patch for patch, own in taken if not own and re.search(r"(?m)^Link: \S", patch.text)]
-            if len(taken) <= last or posted != [patch for patch, _ in taken[:len(posted)]]:
+            if taken != pairs[:len(taken)] or posted != [patch for patch, _ in taken[:len(posted)]]:
                 raise Err("a patch that is not for the lists, or was posted by itself, stands among the "
                           "others", "move it: first what was posted, last what is SAUCE", FAIL)
         return posted, [adopted(patch, self.me) for patch, _ in taken[len(posted):]]

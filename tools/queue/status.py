@@ -60,15 +60,13 @@ def record(base: str, name: str, verdict: Status, said: str, begun: Mapping[str,
         return
     path = cache_dir("records") / f"{base}.json"
     with lock(path.with_suffix(".lock")):
-        new = {"verdict": verdict, "said": said, "rows": dict(rows), "when": time.time(),
-               "state": dict(begun)}
-        write(path, json.dumps(read(base) | {name: new}, indent=1))
+        one = {"verdict": verdict, "said": said, "rows": dict(rows), "when": time.time(), "state": begun}
+        write(path, json.dumps(read(base) | {name: one}, indent=1))
 
 
 def read(base: str) -> dict[str, Any]:
     path = cache_dir("records") / f"{base}.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def stale(one: Mapping[str, Any], now: Mapping[str, str]) -> list[str]:
@@ -126,8 +124,7 @@ def attempt(base: str, build: Build) -> None:
     empty = there / NEWER       # a cache in which nothing was fetched yet, so that the user's stays as it is
     with lock(there / f"{NEWER}.lock"), mock.patch.dict(os.environ, XDG_CACHE_HOME=str(empty), UPDATE="1"):
         remove(empty)
-        for name in ("apt", "ccache"):
-            (cache_dir() / name).symlink_to(there / name)
+        (cache_dir() / "ccache").symlink_to(there / "ccache")
         try:
             bad = [name for name, said in applies(Store(base, "")).items() if said == "NO"]
             begun, said = state(base), f"{bad[0]} does not apply" if bad else "applies, builds"

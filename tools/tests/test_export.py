@@ -194,6 +194,34 @@ def test_stable_takes_what_upstream_has(ready: Project) -> None:
     assert not (ready.cache / "smmuv3-kdump" / "runs").exists()
 
 
+def test_stable_and_what_upstream_never_had(ready: Project) -> None:
+    """What only this base needs comes with its note; what SAUCE alone needs stays out."""
+    extra = (15, "fifteen", "o: Old kernels alone"), (25, "stand-in", "q: For SAUCE alone")
+    shutil.rmtree(ready.patches / "prereq")
+    ready.queue(THREE[0], extra[0], THREE[1], extra[1], THREE[2])
+    for number in (1, 2, 4):
+        as_prereq(ready, number)
+    (ready.patches / "0000-cover-letter").write_text(COVER)
+    up = merged(ready, "p: Prerequisite", "a: One")
+    done = ready.verb("stable", code=1, LINUX_GIT=str(up))
+    assert errors(done) == 1 and "not merged in" in done.stderr
+    assert "o: Old" in done.stderr and "SAUCE alone" not in done.stderr and "`[9.8: why]`" in done.stderr
+    patch = next(ready.patches.glob("prereq/0002-*"))
+    text = patch.read_text()
+    patch.write_text(text.replace("Why: naïve.\n", "Why: naïve.\n\n[9.8: newer ones have no o]\n"))
+    made = sorted((exported(ready, "stable", LINUX_GIT=str(up)) / "patches").iterdir())
+    assert [path.name for path in made] == ["0001-p-Prerequisite.patch", "0002-o-Old-kernels-alone.patch",
+                                            "0003-a-One.patch"]
+    text = made[1].read_text()
+    assert " upstream.\n" not in text and "\n[9.8: newer ones have no o]\nSigned-off-by: A Person" in text
+    assert "From: A Üser" not in text, "nobody signed it: it is the submitter's"
+    # A note does not do for the series' own patches.
+    git(up, "reset", "-q", "--hard", "HEAD~1")
+    own = next(ready.patches.glob("0003-*"))
+    own.write_text(own.read_text().replace("Why: naïve.\n", "Why: naïve.\n\n[9.8: newer ones have no a]\n"))
+    assert "a: One" in ready.verb("stable", code=1, LINUX_GIT=str(up)).stderr
+
+
 @pytest.mark.parametrize("env, code, said", [
     ({"STYLE": "arch"}, 2, "plain ubuntu suse debian"), ({"STYLE": "ubuntu"}, 2, "needs BUG="),
     ({"STYLE": "ubuntu", "BUG": "1"}, 2, "needs SUITE="), ({"STYLE": "suse"}, 2, "needs BUG="),
