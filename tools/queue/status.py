@@ -120,11 +120,11 @@ def version(package: str) -> str:
 
 def attempt(base: str, build: Build) -> None:
     """Does the series apply and build on the archive's newest package? Kept as a record of the base."""
-    there = cache_dir()
+    there, ccache = cache_dir(), cache_dir("ccache")
     empty = there / NEWER       # a cache in which nothing was fetched yet, so that the user's stays as it is
-    with lock(there / f"{NEWER}.lock"), mock.patch.dict(os.environ, XDG_CACHE_HOME=str(empty), UPDATE="1"):
+    with lock(there / f"{NEWER}.lock"), mock.patch.dict(os.environ, XDG_CACHE_HOME=str(empty)):
         remove(empty)
-        (cache_dir() / "ccache").symlink_to(there / "ccache")
+        (cache_dir() / ccache.name).symlink_to(ccache)
         try:
             bad = [name for name, said in applies(Store(base, "")).items() if said == "NO"]
             begun, said = state(base), f"{bad[0]} does not apply" if bad else "applies, builds"

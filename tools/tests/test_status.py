@@ -146,13 +146,13 @@ def test_a_newer_package_is_tried(monkeypatch: pytest.MonkeyPatch, here: Path, a
     """In a cache of its own, of which nothing is left."""
     offered(monkeypatch, "6.12.10-1~deb12u1")
     monkeypatch.setattr(status, "applies", lambda store: {"0001": applied})
-    monkeypatch.setattr(status, "state",
-                        lambda base: NOW | ({"package": NEW} if "UPDATE" in os.environ else {}))
     before = dict(os.environ)
+    monkeypatch.setattr(status, "state",
+                        lambda base: NOW | ({"package": NEW} if os.environ != before else {}))
 
     def build(base: str) -> None:
         assert os.environ["XDG_CACHE_HOME"] == str(here / "smmuv3-kdump" / "newer") and base == "6.12"
-        assert (here / "smmuv3-kdump" / "newer" / "smmuv3-kdump" / "ccache").is_symlink()
+        assert (here / "smmuv3-kdump" / "newer" / "smmuv3-kdump" / "ccache").is_dir()
         if built:
             raise built
 
