@@ -148,7 +148,7 @@ def test_a_newer_package_is_tried(monkeypatch: pytest.MonkeyPatch, here: Path, a
     monkeypatch.setattr(status, "applies", lambda store: {"0001": applied})
     before = dict(os.environ)
     monkeypatch.setattr(status, "state",
-                        lambda base: NOW | ({"package": NEW} if os.environ != before else {}))
+                        lambda base: NOW | ({"package": NEW} if dict(os.environ) != before else {}))
 
     def build(base: str) -> None:
         assert os.environ["XDG_CACHE_HOME"] == str(here / "smmuv3-kdump" / "newer") and base == "6.12"
