@@ -202,7 +202,8 @@ class Placing:
         mine = run(a.lines, b.lines, i, j, n)
         low, high = window(a, b, i, j, n)
         doubt = ""
-        for r in candidates(a, b, i, n):
+        # Where nothing has a name, a paragraph may end in another one's last line.
+        for r in candidates(a, b, i, n, not a.heads and not a.around(i, indent)):
             if r == j or not low < r < high or same_outcome(b.lines, e, j, r):
                 continue
             if self.refuted(*((r, i) if back else (i, r)), indent):
@@ -265,15 +266,18 @@ def window(a: Scopes, b: Scopes, i: int, j: int, n: int) -> tuple[int, int]:
     return low, high
 
 
-def candidates(a: Scopes, b: Scopes, i: int, n: int) -> list[int]:
-    """Where else an edit of the lines [i, i + n) fits: what it removes, or both its neighbours."""
+def candidates(a: Scopes, b: Scopes, i: int, n: int, bare: bool) -> list[int]:
+    """Where else an edit of the lines [i, i + n) fits: what it removes, or both its neighbours.
+
+    `bare`: at the end of a paragraph the one above will do."""
     start, end = i, i + n
     if not n:               # as far as the next lines that say anything
         while start > 0 and (start == i or not ALNUM.search(a.lines[start])):
             start -= 1
-        while end < len(a.lines) and (end == i or not ALNUM.search(a.lines[end - 1])):
+        below = not (bare and i and not ALNUM.search(a.lines[i - 1]))
+        while below and end < len(a.lines) and (end == i or not (bare or ALNUM.search(a.lines[end - 1]))):
             end += 1
-        if start == i or end == i:      # the file's first or last line
+        if start == i or end == i and below:        # the file's first or last line
             return []
     want = a.lines[start:end]
     key = min(range(len(want)), key=lambda k: len(b.where.get(want[k], ())))

@@ -937,6 +937,35 @@ for block in BLOCKS:
     twin_case("honest", "a twin that the branch renamed", block, "pf vf", "pf vf2", "vf2", "fine")
 
 
+# Blocks without a name that anything knows: a paragraph, with the change at its end.
+PARAGRAPHS = {
+    "an entry of MAINTAINERS": ("MAINTAINERS", "DRIVER %s\nM:\tX <x@y>\nS:\tSupported\n\n",
+                                "S:\tSupported\n", "T:\tgit none\n"),
+    "a section of a text": ("a.rst", "Part %s\n------\n\nIt gets.\n\nIt puts.\n\n", "It puts.\n",
+                            "\nIt does more.\n"),
+    "one of several tables": ("a.toml", "[[item]]\nname = %s\nput = 2\n\n", "put = 2\n", "more = 3\n"),
+}
+
+
+def paragraph_case(truth: str, what: str, kind: str, local: str, at: str, status: str) -> None:
+    @case(truth, f"{what}: {kind}")
+    def build(b: Branch) -> Want:
+        path, block, after, added = PARAGRAPHS[kind]
+
+        def text(names: str, changed: str = "") -> str:
+            more = block.replace(after, after + added)
+            return "".join((more if one == changed else block) % one for one in names.split()) + "END\n"
+        bad = [] if status == "fine" else [status]
+        return Want([status], bad, code=len(bad),
+                    local=of_file(b, path, text("1"), text("1", "1"), text(local), text(local, at)))
+
+
+for kind in PARAGRAPHS:
+    paragraph_case("defect", "the end of a twin paragraph below", kind, "1 9", "9", "ask a person")
+    paragraph_case("defect", "the end of a twin paragraph above", kind, "9 1", "9", "MISMATCH")
+    paragraph_case("honest", "the end of the right paragraph", kind, "9 1", "1", "fine")
+
+
 def moved_function(at: str) -> Callable[[Branch], str]:
     def build(b: Branch) -> str:
         up, base = functions("one", "two", "three", "four"), functions("one", "four", "two", "three")
