@@ -14,6 +14,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -274,23 +275,83 @@ def test_the_documented_hook(world: World, tmp_path: Path) -> None:
     assert "MISMATCH" in push("0" * 40, BASE=b.base)[1]
 
 
-def test_the_documented_job_is_not_the_branch_s_own(tmp_path: Path) -> None:
-    """Whoever edits the tool in a pull request does not edit the judge."""
+def documented_job(forge: str) -> dict[str, Any]:
+    """The job of that name in the document, as the forge reads it."""
     text = (TOP / "Documentation/lint-reference.rst").read_text()
-    job = text.split("    # .github", 1)[1].split("\nGitLab", 1)[0]
-    fetch = re.search(r"- run: (mkdir tool .*)", job)
-    block = re.search(r"name: compare\n +run: \|\n((?: {14}.*\n)+)", job)
-    assert fetch and block and "pull_request_target" in job
-    r = Repo(tmp_path / "branch")
+    block = re.search(rf"(?m)^    # {re.escape(forge)}.*\n((?:    .*\n|\n)+)", text)
+    assert block
+    import yaml
+    # As text: plain YAML takes `on` for a truth.
+    return dict(yaml.load(re.sub(r"(?m)^    ", "", block[1]), Loader=yaml.BaseLoader))
+
+
+def github(values: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The environment and the commands of the documented job."""
+    job = documented_job(".github")
+    assert "pull_request_target" in job["on"], "the branch's own author could edit the job"
+    steps = job["jobs"]["lint"]
+
+    def filled(text: str) -> str:
+        return re.sub(r"\$\{\{ (.*?) \}\}", lambda m: values[m[1]], text)
+    return ({name: filled(value) for name, value in steps["env"].items()},
+            [filled(step["run"]) for step in steps["steps"] if "run" in step])
+
+
+def gitlab(values: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    job = documented_job("lint.yml")["patch lint"]
+    commands = "\n".join([*job["before_script"], *job["script"]])
+    return {name: value.replace("$CI_PROJECT_DIR", values["dir"])
+            for name, value in job["variables"].items()}, [commands]
+
+
+@pytest.mark.parametrize("forge", ["github", "gitlab"])
+@pytest.mark.parametrize("good", [True, False])
+def test_the_documented_jobs(tmp_path: Path, forge: str, good: bool) -> None:
+    """Each command of a job, as the forge would run it; whoever edits the tool does not edit the judge."""
+    up, branch = Repo(tmp_path / "up"), Repo(tmp_path / "branch")
     tree: Tree = {f"tools/lint/{f.name}": (FILE, f.read_bytes()) for f in (TOP / "tools/lint").glob("*.py")}
-    base = r.commit(tree, message("Start"), [])
-    tree["tools/lint/__main__.py"] = (FILE, b"print('all is well')\n")
-    r.ref("heads/master", r.commit(tree, message("lint: Improve"), [base]))
-    env = {**os.environ, "BASE": base, "RANGE": f"{base}..master", "PYTHONPATH": "tool",
-           "LINUX_GIT": "branch", "GITHUB_STEP_SUMMARY": "summary", "XDG_CACHE_HOME": str(tmp_path)}
-    p = subprocess.run(["sh", "-c", f"{fetch[1]}\n{block[1]}"], cwd=tmp_path, env=env, capture_output=True,
-                       text=True)
-    assert p.returncode == 1 and "names no upstream commit" in (tmp_path / "comment.md").read_text(), p.stderr
+    tree["a.c"] = (FILE, b"int a;\n")
+    root = up.commit(tree, message("Start"), [])
+    new = {**tree, "a.c": (FILE, b"int a;\nint b;\n")}
+    pick = up.commit(new, message("a: Add b"), [root])
+    up.ref("heads/master", pick)
+    up.git("tag", "v1", pick)
+    base = branch.commit(tree, message("Start"), [])
+    new = {**new, **({} if good else {"a.c": (FILE, b"int a;\nint c;\n")}),
+           "tools/lint/__main__.py": (FILE, b"print('all is well')\n")}
+    edited = branch.commit({**tree, "tools/lint/__main__.py": new["tools/lint/__main__.py"]},
+                           message("UBUNTU: SAUCE: lint: Improve", signed=(BOB,)), [base])
+    head = branch.commit(new, message("a: Add b") + f"(cherry picked from commit {pick})\n"
+                         f"Signed-off-by: {BOB}\n", [edited])
+    branch.ref("heads/master", head)
+    branch.git("reset", "-q", "--hard", "master")
+    where = tmp_path if forge == "github" else branch.path
+    values = {"dir": str(where), "github.workspace": str(where), "github.token": "t", "github.run_id": "1",
+              "github.event.pull_request.base.sha": base, "github.event.pull_request.head.sha": head,
+              "github.event.number": "7", "github.repository": "o/r"}
+    env, commands = (github if forge == "github" else gitlab)(values)
+    for name, script in {"gh": 'echo "gh $*"', "curl": 'echo "curl $*"', "apt-get": ""}.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "opt").mkdir()
+    env = {name: value.replace("/opt", str(tmp_path / "opt")) for name, value in env.items()}
+    env = {**os.environ, **env, "UPSTREAM": str(up.path), "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+           "GIT_CONFIG_GLOBAL": "/dev/null", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+           "XDG_CACHE_HOME": str(tmp_path), "CI_MERGE_REQUEST_DIFF_BASE_SHA": base, "CI_COMMIT_SHA": head,
+           "CI_API_V4_URL": "https://api", "CI_PROJECT_ID": "3", "CI_MERGE_REQUEST_IID": "7",
+           "LINT_TOKEN": "t"}
+    codes, said = [], ""
+    for command in commands:
+        p = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", command.replace("/opt", f"{tmp_path}/opt")],
+                           cwd=where, env=env, capture_output=True, text=True)
+        codes.append(p.returncode)
+        said += p.stdout + p.stderr
+    assert sorted(codes)[-1] == (0 if good else 1) and sum(codes) == (0 if good else 1), said
+    digest = (where / ("comment.md" if forge == "github" else "lint.md")).read_text()
+    assert "a: Add b" in digest and ("MISMATCH" in digest) == (not good), digest
+    told = {"github": "gh pr comment 7 --repo o/r", "gitlab": "body@lint.md https://api/projects/3/"}
+    assert told[forge] in said
 
 
 @pytest.mark.parametrize("columns", [200, 100, 72, 40])
