@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import COVER, GIT, Project, as_prereq, clean_env, errors, git, identify, kernel_tree, snapshot
+from .conftest import (COVER, GIT, TOP, Project, as_prereq, clean_env, errors, git, identify, kernel_tree,
+                       snapshot)
 
 SMMU, CORE, HEADER = "drivers/iommu/smmu.c", "drivers/iommu/core.c", "include/core.h"
 STEPS = "".join(f"""\
@@ -471,3 +472,14 @@ def test_the_nearest_base(ready: Project) -> None:
     # The control: a tree that the other's suit better.
     done = rebase(ready, BASE="", FROM="9.8", KSRC=str(renamed(ready.ksrc)), code=1)
     assert "BASE=9.9 is the nearest" in done.stderr
+
+
+def test_the_documents_count_the_patches() -> None:
+    """Their examples are of these bases: a new patch changes what a reader sees."""
+    counts = {base: len((TOP / "patches" / base / "series").read_text().split()) for base in ("6.12", "7.3")}
+    there = (TOP / "Documentation" / "backporting.rst").read_text()
+    assert set(re.findall(r"patch \d+ of (\d+)|rebasing (\d+) patches", there)) == {
+        (str(counts["7.3"]), ""), ("", str(counts["7.3"]))}
+    there = (TOP / "Documentation" / "submitting.rst").read_text()
+    assert re.findall(r"(\d+) patches on Linux 6.12|/00(\d+)-SAUCE", there) == [
+        (str(counts["6.12"]), ""), ("", str(counts["6.12"]))]
