@@ -24,7 +24,7 @@ from .patches import Patch, of_commit
 from .render import BAD, DOUBT, GOOD, Cell, Finding, Report, progress
 
 COLUMNS = ("Picked commit", "Fix", "Subject", "First release", "Status")
-FORMAT = "lint cache 4"
+FORMAT = "lint cache 5"
 AMBIGUOUS = "ambiguous"
 PRESENT = ("present", "squashed")      # how such a status starts
 FIX, REVERT, PARTIAL, PICK = "F", "R", "r", "P"
@@ -450,9 +450,9 @@ class Fixes:
             self.error("fetch-failed", "", f"patch-ids could not be compared: {e.cause}",
                        e.next_step or "fetch the missing objects")
             ids = {}
-        local_ids = {ids[o]: o for o in own if o in ids}
+        local_ids = {ids[o]: o for o in own if o in ids and self.in_force(o)}
         for f in found:
-            if f.claim.oid in inside:
+            if f.claim.oid in inside and self.in_force(f.claim.oid):
                 f.status = "present in its history"
             elif ids.get(f.claim.oid) in local_ids and ids.get(f.claim.oid):
                 f.status = f"present as {local_ids[ids[f.claim.oid]][:12]} (equal patch-id)"

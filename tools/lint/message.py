@@ -63,9 +63,9 @@ SQUASHED = re.compile(r"\b(?:squash(?:e[ds])?|fold(?:s|ed)?|incorporate[ds]?|inc
                       r"merge[ds]?|combine[ds]?|roll(?:s|ed)?)\s+"
                       r"(?:(?:in|into|with|also|here|up|the|fix|fixes|commits?|upstream|upstream's|"
                       rf'and|{HASH},?|\("[^"]*"\),?)[\s:]+)*$', re.I)
-NEGATED = re.compile(r"\b(?:not|no|without|lacks?|missing|omit\w*|exclud\w*|cannot|to be|will|would|"
-                     r"should|could|"
-                     r"later|drop\w*|remov\w*)\b|n't\b", re.I)
+NEGATED = re.compile(r"\b(?:not|no|never|neither|nor|without|lacks?|missing|omit\w*|exclud\w*|skip\w*|cannot|"
+                     r"to be|will|would|should|shall|could|may|might|must|needs?|refus\w*|declin\w*|instead|"
+                     r"later|until|drop\w*|remov\w*)\b|n['’]t\b", re.I)
 TAG = re.compile(r"^([^\W\d_]+(?:-[^\W\d_]+)*-by|fixes|link|closes|cc):\s*(\S.*?)\s*$", re.I)
 LOOKS = str.maketrans("\u2010\u2011\u2012\u2013\u2014\u2212\uff0d\uff1a", "-------:")
 TRAILER = re.compile(r"^[A-Za-z][A-Za-z0-9-]*-by:\s", re.I)
@@ -85,6 +85,7 @@ REVERTED = re.compile(rf"\b(?:(?P<part>partial\w*)\s+)?reverts?\s+(?:(?P<part2>p
 
 QUOTES = "\"'“”‘’„«»`"
 FIXES = re.compile(r"^\s*fixes(?:\s*:|\s)\s*(?P<rest>.*(?:\n[ \t]+\S.*)*)", re.I | re.M)
+FIXES_NEXT = re.compile(rf"(?<=[{QUOTES}]\))\s*(?:,|;|&|and)\s*(?=(?:commit )?[0-9a-fA-F]{{7,40}}\b)")
 FIXES_HASH = re.compile(r"(?<![0-9A-Za-z])(?P<hash>[0-9a-fA-F]{6,40})(?![0-9A-Za-z])")
 FIXES_TITLE = re.compile(rf"\(?\s*[{QUOTES}](?P<quoted>[^{QUOTES}]+: .+)[{QUOTES}]\s*\)?|"
                          r"(?P<plain>[\w./,+-]+(?: [\w./+-]+)?: \S.*)")
@@ -246,8 +247,8 @@ def reverted(message: str) -> list[tuple[str, bool]]:
 def fixed(message: str) -> list[tuple[str, str]]:
     """(hash, quoted subject or "") of each Fixes: in all the forms that people write."""
     out = []
-    for m in FIXES.finditer(message):
-        rest = squeeze(m["rest"])
+    each = ((m, rest) for m in FIXES.finditer(message) for rest in FIXES_NEXT.split(squeeze(m["rest"])))
+    for m, rest in each:
         # a subject may hold hex words: only hashes outside quotes and links' other parts count
         found = list(FIXES_HASH.finditer(rest))
         colon = re.match(r"\s*fixes\s*:", m[0], re.I)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tools.lint import message as msg
+from tools.lint.fixes import FORMAT
 
 from .lintkit import BOB, FILE, MIKE, Repo, Result, fake_git, message, run
 
@@ -46,6 +47,10 @@ TITLE = "foo: Do it (again)"
     (f'Fixes: {HASH[:12]} ("foo: Do\n it (again)")', [(HASH[:12], TITLE)]),
     (f"Fixes: {HASH[:12]}, {HASH[8:20]}", [(HASH[:12], ""), (HASH[8:20], "")]),
     (f"Fixes: {HASH[:12]} and {HASH[8:20]}", [(HASH[:12], ""), (HASH[8:20], "")]),
+    (f'Fixes: {HASH[:12]} ("{TITLE}"), {HASH[8:20]} ("a: b")', [(HASH[:12], TITLE), (HASH[8:20], "a: b")]),
+    (f'Fixes: {HASH[:12]} ("{TITLE}") and commit {HASH[8:20]} ("a: b")',
+     [(HASH[:12], TITLE), (HASH[8:20], "a: b")]),
+    (f'Fixes: {HASH[:12]} ("foo: Undo \'a\', deadbeef1234")', [(HASH[:12], "foo: Undo 'a', deadbeef1234")]),
     (f'Fixes: {HASH[:12]} ("foo: Undo deadbeef1234")', [(HASH[:12], "foo: Undo deadbeef1234")]),
     (f"Fixes: https://git.example/linux/c/{HASH}", [(HASH, "")]),
     (f"Fixes: https://git.example/cgit/commit/?id={HASH[:12]}", [(HASH[:12], "")]),
@@ -337,7 +342,7 @@ def files(h: History) -> list[Path]:
 
 
 def reference_cache(h: History) -> Path:
-    return next(f for f in files(h) if f.read_bytes().startswith(b"lint cache 4\tfixes"))
+    return next(f for f in files(h) if f.read_bytes().startswith(FORMAT.encode() + b"\tfixes"))
 
 
 def test_cache_is_appended_to(h: History, tmp_path: Path) -> None:
@@ -493,7 +498,9 @@ def test_a_message_that_only_quotes_a_fix(h: History) -> None:
 
 @pytest.mark.parametrize("said", ["is to be merged later: {}",
                                   "cannot be folded in {}", "drop the include that {} adds",
-                                  "conflict with {}", "squash it into {} later", "will be included with {}"])
+                                  "conflict with {}", "squash it into {} later", "will be included with {}",
+                                  "never squashed {}", "needs to have merged {}", "may include {}",
+                                  "doesn’t include {}"])
 def test_notes_that_do_not_squash(h: History, said: str) -> None:
     a = h.add("foo: A")
     f = h.fix(a)
@@ -525,6 +532,26 @@ def test_white_space_that_means_something(h: History) -> None:
     h.local_tree.update({**only, "p.py": (FILE, b"if a:\n    b()\nd()\nc()\n")})
     h.here = h.local.commit(h.local_tree, f"SAUCE: ours\n\nSigned-off-by: {BOB}\n", [h.here])
     assert h.missing() == {f}
+
+
+def test_an_equal_patch_that_was_reverted(tmp_path: Path) -> None:
+    """Its patch-id is upstream's, and it is not there all the same; named by its pick or not."""
+    up, here = Repo(tmp_path / "up"), Repo(tmp_path / "here")
+    one, two, three = ({"a": (FILE, text)} for text in (b"a\n", b"a\nb\n", b"a\nc\n"))
+    root = up.commit(one, message("drv: Start"), [])
+    bad = up.commit(two, message("drv: Add b"), [root])
+    fix = up.commit(three, message("drv: It is c", f'Fixes: {bad[:12]} ("drv: Add b")'), [bad])
+    up.ref("heads/master", fix)
+    base = here.commit(one, message("drv: Start"), [])
+    tip = here.commit(two, message("drv: Add b") + f"(cherry picked from commit {bad})\n", [base])
+    for line in ("", f"(cherry picked from commit {fix})\n"):
+        pick = here.commit(three, message("drv: It is c", f'Fixes: {bad[:12]} ("drv: Add b")') + line, [tip])
+        back = here.commit(two, f'Revert "drv: It is c"\n\nThis reverts commit {pick}.\n\n'
+                           f"Signed-off-by: {BOB}\n", [pick])
+        for end, rows in ((pick, []), (back, ["missing"])):
+            r = run("fixes", "-C", str(here.path), "--reference", str(up.path), f"{base}..{end}",
+                    env={"XDG_CACHE_HOME": str(tmp_path)})
+            assert [row["status"] for row in r.data["rows"]] == rows, r.out
 
 
 def test_a_revert_that_names_only_the_subject(h: History) -> None:
