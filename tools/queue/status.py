@@ -120,9 +120,9 @@ def version(package: str) -> str:
 
 def attempt(base: str, build: Build) -> None:
     """Does the series apply and build on the archive's newest package? Kept as a record of the base."""
-    there, ccache = cache_dir(), cache_dir("ccache")
-    empty = there / NEWER       # a cache in which nothing was fetched yet, so that the user's stays as it is
-    with lock(there / f"{NEWER}.lock"), mock.patch.dict(os.environ, XDG_CACHE_HOME=str(empty)):
+    # In a cache in which nothing was fetched yet: the user's stays as it is.
+    empty, ccache = cache_dir() / NEWER, cache_dir("ccache")
+    with lock(empty.with_suffix(".lock")), mock.patch.dict(os.environ, XDG_CACHE_HOME=str(empty)):
         remove(empty)
         (cache_dir() / ccache.name).symlink_to(ccache)
         try:
@@ -144,7 +144,8 @@ def newer(base: str, package: str, build: Build | None) -> str:
     """What the archive has that is newer than this package, and whether the series was tried on it."""
     of, known = bases.get(base), "newer: not known: "
     try:
-        there = archive.newest(of.package, of.suites)
+        with mock.patch.dict(os.environ, UPDATE="1" if build else ""):
+            there = archive.newest(of.package, of.suites)
         if not there:
             return f"{known}the archive does not have {of.package} any more\n"
         if run(["dpkg", "--compare-versions", there, "gt", version(package)], check=False).returncode:

@@ -120,12 +120,17 @@ def test_rows_of_the_gate() -> None:
 OLD, NEW = "linux-source-6.12_6.12.9-1_all", "linux-source-6.12_6.12.10-1~deb12u1_all"
 
 
-def offered(monkeypatch: pytest.MonkeyPatch, version: str | Err) -> None:
+def offered(monkeypatch: pytest.MonkeyPatch, version: str | Err) -> list[str]:
+    """The list gets the UPDATE= of each question to the archive."""
+    asked: list[str] = []
+
     def newest(package: str, suites: object) -> str:
+        asked.append(os.environ["UPDATE"])
         if isinstance(version, Err):
             raise version
         return version
     monkeypatch.setattr(archive, "newest", newest)
+    return asked
 
 
 @pytest.mark.parametrize("version, said", [
@@ -144,7 +149,7 @@ def test_a_newer_package_is_named(monkeypatch: pytest.MonkeyPatch, version: str 
 def test_a_newer_package_is_tried(monkeypatch: pytest.MonkeyPatch, here: Path, applied: str,
                                   built: Err | None, said: str) -> None:
     """In a cache of its own, of which nothing is left."""
-    offered(monkeypatch, "6.12.10-1~deb12u1")
+    asked = offered(monkeypatch, "6.12.10-1~deb12u1")
     monkeypatch.setattr(status, "applies", lambda store: {"0001": applied})
     before = dict(os.environ)
     monkeypatch.setattr(status, "state",
@@ -157,7 +162,7 @@ def test_a_newer_package_is_tried(monkeypatch: pytest.MonkeyPatch, here: Path, a
             raise built
 
     found = status.newer("6.12", OLD, build)
-    assert said in found and dict(os.environ) == before
+    assert said in found and dict(os.environ) == before and asked == ["1"]
     assert not (here / "smmuv3-kdump" / "newer").exists()
     if "not known" not in said:
         assert found == status.newer("6.12", OLD, None) and "stale" not in found
