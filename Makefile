@@ -24,7 +24,7 @@ deb:		## Debian packages of the base with the series [BASE= KSRC= KCONFIG= MODUL
 distro-image:	## a disk image of Debian that has them [SUITE= BASE= MODULES=]
 distro-test:	## crash that image: Debian's kernel beside the series' [SUITE= BASE= MODULES= KIT=1]
 repro-kit:	## one tarball that crashes a real server and judges: see deploying.rst [BASE=]
-lava-job:	## that kit as a job for a LAVA lab [DEVICE= KIT= UNPATCHED= PATCHED=]
+lava-job:	## that kit as a job for a LAVA lab [DEVICE= KIT= UNPATCHED= PATCHED= ARGS=]
 tree:		## a git tree of the base, one commit a patch; prints its path [BASE= KSRC=]
 refresh:	## that tree's commits back into patches/ [BASE= KSRC= FORCE=1]
 rebase:		## another base's or tree's series, onto BASE [FROM=base|repo:A..B KSRC= REVERT=1]

@@ -661,6 +661,10 @@ def test_a_job_for_lava() -> None:
     text = yaml.safe_dump(pack.job(*LAVA.values()))
     pack.validate(text)
     assert text.count("--crash-this-machine --confirm") == 2 and LAVA["KIT"] in text
+    args = "--on /srv/nvme --reads 16000"
+    text = yaml.safe_dump(pack.job(*LAVA.values(), args=args), width=1000)
+    pack.validate(text)
+    assert text.count(f"kit check {args}") == 2 and text.count(f"kit crash {args} --crash-this-machine") == 2
     for old, new in (("to: overlay", "to: nowhere"), ("method: minimal", "method: none"),
                      ("minutes: 30", "minutes: 0"), ("device_type:", "device:")):
         with pytest.raises(Err, match="LAVA's schema refuses the job"):
@@ -687,4 +691,7 @@ def test_bad_variables(project: Project) -> None:
     for missing in LAVA:
         said = project.verb("lava-job", code=USAGE, **{**LAVA, missing: "a b"}).stderr
         assert f"error: {missing}=a b is no good" in said and "next: make lava-job DEVICE=" in said
+    for args in ("--reads many", "--on srv", "--reads 1; reboot", "--rehearse"):
+        said = project.verb("lava-job", code=USAGE, **LAVA, ARGS=args).stderr
+        assert f"error: ARGS={args} is no good" in said
     assert "no such base" in project.verb("repro-kit", code=USAGE, BASE="1.2").stderr

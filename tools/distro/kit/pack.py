@@ -5,6 +5,7 @@ make lava-job: what runs it in a LAVA lab.
     BASE=       whose packages of make deb are in it, if there are any in the cache
     DEVICE=     LAVA's type of device;  KIT=  where it can fetch the tarball
     UNPATCHED=, PATCHED=    the two kernels that are installed there, as of uname -r
+    ARGS=       for ./kit check and ./kit crash there: --on DIRECTORY, --reads NUMBER
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ BOOT = {"method": "minimal", "prompts": [r"root@.*[#] "], "timeout": {"minutes":
 # GRUB's next boot is this kernel. Its menu has a submenu, or has none.
 NEXT = ("menu=$(grep -o \"gnulinux-advanced-[^']*\" /boot/grub/grub.cfg | head -n 1); "
         "entry=$(grep -o \"gnulinux-{release}-advanced-[^']*\" /boot/grub/grub.cfg | head -n 1); "
-        'test -n "$entry" && grub-reboot "${{menu:+$menu>}}$entry"')
+        'test -n "$entry" && grub-reboot "${{menu:+$menu>}}$entry" && sync')
 # Each rule is a case, out of its line of KTAP.
 CASES = ("sed -n 's/^\\(not \\)\\{0,1\\}ok [0-9]* \\(.*\\)/\\1|\\2/p' verdict/result.ktap | tr ' ' _ | "
          "while IFS='|' read -r bad name; do test \"$bad\" && bad=fail; "
@@ -121,25 +122,25 @@ def _inline(name: str, *steps: str) -> dict[str, Any]:
          "repository": {"metadata": about, "run": {"steps": list(steps)}}}]}}
 
 
-def _round(which: str, release: str, kit: str) -> list[dict[str, Any]]:
-    """One kernel: boot it, crash it, come back, collect."""
-    crash = f"{kit} crash --crash-this-machine --confirm $(hostname)"
+def _round(which: str, release: str, kit: str, args: str) -> list[dict[str, Any]]:
+    """One kernel: boot it, crash it, come back, collect. LAVA resets hard: what must last is synced."""
+    crash = f"{kit} crash{args} --crash-this-machine --confirm $(hostname)"
     return [
         _inline(f"{which}-next", NEXT.format(release=release)),
         {"boot": BOOT},
         _inline(f"{which}-check", f"lava-test-case {which}-kernel --shell test $(uname -r) = {release}",
-                f"lava-test-case {which}-check --shell {kit} check"),
+                f"lava-test-case {which}-check --shell {kit} check{args}"),
         {"test": {"timeout": {"minutes": 10}, "interactive": [
             {"name": f"{which}-crash", "prompts": ["sysrq triggered crash"], "script": [
                 {"name": "crash", "command": crash,
                  "failures": [{"message": "error: ", "exception": "JobError"}]}]}]}},
         {"boot": {**BOOT, "reset": False, "timeout": {"hours": 1}}},
-        _inline(f"{which}-collect", f"lava-test-case {which}-collect --shell {kit} collect"),
+        _inline(f"{which}-collect", f"lava-test-case {which}-collect --shell {kit} collect", "sync"),
     ]
 
 
-def job(device: str, url: str, unpatched: str, patched: str) -> dict[str, Any]:
-    kit = f"{KIT_HOME}/{NAME}/kit"
+def job(device: str, url: str, unpatched: str, patched: str, *, args: str = "") -> dict[str, Any]:
+    kit, args = f"{KIT_HOME}/{NAME}/kit", args and f" {args}"
     crashes = "/var/lib/smmu-kdump-kit"
     limits = {"job": {"hours": 6}, "action": {"hours": 1}, "connection": {"minutes": 5}}
     return {
@@ -147,8 +148,9 @@ def job(device: str, url: str, unpatched: str, patched: str) -> dict[str, Any]:
         "priority": "medium", "timeouts": limits,
         "actions": [
             {"deploy": {"to": "overlay", "timeout": {"minutes": 10}}}, {"boot": BOOT},
-            _inline("install", f"wget -O /tmp/kit.tar.gz '{url}'", f"tar -C {KIT_HOME} -xzf /tmp/kit.tar.gz"),
-            *_round("unpatched", unpatched, kit), *_round("patched", patched, kit),
+            _inline("install", f"wget -O /tmp/kit.tar.gz '{url}'", f"tar -C {KIT_HOME} -xzf /tmp/kit.tar.gz",
+                    "sync"),
+            *_round("unpatched", unpatched, kit, args), *_round("patched", patched, kit, args),
             _inline("verdict", f"cd {KIT_HOME}", f"set -- $(ls -d {crashes}/2* | tail -n 2)",
                     f'{kit} verdict --control "$1" "$2" || true', CASES)]}
 
@@ -172,10 +174,13 @@ def lava_job() -> int:
     if bad:
         raise Err(f"{bad[0]}={given[bad[0]]} is no good", "make lava-job DEVICE=<type of device> "
                   "KIT=<address of the tarball> UNPATCHED=<uname -r> PATCHED=<uname -r>", USAGE)
+    args = os.environ.get("ARGS", "")
+    if not re.fullmatch(r"(--(on /[\w./-]+|reads \d+) ?)*", args):
+        raise Err(f"ARGS={args} is no good", 'ARGS="--on /srv/nvme --reads 16000"', USAGE)
     deps.need("yaml")
     import yaml
     # By way of JSON, as YAML would write what comes twice as an anchor.
-    text = yaml.safe_dump(json.loads(json.dumps(job(*given.values()))), sort_keys=False, width=100)
+    text = yaml.safe_dump(json.loads(json.dumps(job(*given.values(), args=args))), sort_keys=False, width=100)
     code = 0
     try:
         validate(text)
