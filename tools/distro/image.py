@@ -34,12 +34,12 @@ from . import deb
 HERE = Path(__file__).resolve().parent / "guest"
 MODULES = TOP / "configs" / "distro.modules"     # of the emulated machine, and what it has not
 LESS = TOP / "configs" / "distro.config"
-SUITES = {"bookworm": "linux-image-6.12-arm64", "trixie": "linux-image-arm64"}
+SUITES = ("bookworm", "trixie")
 # What a server has at least; the rest comes by their dependencies. Without makedumpfile, which the
 # distribution's kernel with its 52-bit virtual addresses is too new for, kdump-tools copies /proc/vmcore.
 WANTED = ("?essential", "?priority(required)", "apt", "systemd-sysv", "udev", "dbus", "kmod", "iproute2",
           "initramfs-tools", "busybox", "zstd", "e2fsprogs", "dosfstools", "grub-efi-arm64", "kdump-tools",
-          "python3")
+          "python3", "linux-image-arm64")
 AR_MAGIC, AR_HEAD = b"!<arch>\n", 60
 BOOT_MODULES = ("nvme", "crc32c_generic", "ext4", "vfat", "nls_cp437", "nls_ascii")
 MIB = 1 << 20
@@ -272,7 +272,7 @@ def image(suite: str, base: str, modules: Path, kit: bool = False) -> Image:
     less = LESS if modules == MODULES else None
     ours = {which: deb.packages(base, modules, less, which if kit else "")
             for which in ("unpatched", "patched") if kit or which == "patched"}
-    found = closure(suite, [*WANTED, SUITES[suite]])
+    found = closure(suite, WANTED)
     kernel = next(path for path in found if re.match(r"linux-image-\d.*-arm64_", path.name))
     own = kernel.name.removeprefix("linux-image-").split("_")[0]
     parts = [path.read_bytes() for path in (Path(__file__), *sorted(HERE.iterdir()))]

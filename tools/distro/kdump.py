@@ -32,7 +32,8 @@ CRASH_DISK = 4 << 30            # sparse; the dump is all of the memory
 LIMIT_S = 2400
 READS = 128                     # for half a minute; what is left at the reset holds up the disk's next reads
 # What kdump-tools says: that it saves; the date, right before it reboots without more ado.
-FOLLOW = {"saving": r"running cp /proc/vmcore", "shutdown": r"kdump-tools\[\d+\]: \w+, \d+ \w+ \d{4} "}
+FOLLOW = {"saving": r"running (cp|makedumpfile -\w.*) /proc/vmcore",
+          "shutdown": r"kdump-tools\[\d+\]: \w+, \d+ \w+ \d{4} "}
 FILES = ("\n  unpatched/, patched/: console.log  trace.log  vmcore  after/console.log  "
          "qemu.sh (the exact command)")
 

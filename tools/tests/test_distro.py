@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections import namedtuple
@@ -202,6 +203,15 @@ def test_a_crash_kernel_that_is_not_loaded(tmp_path: Path) -> None:
     run.lost = f"the guest gave up: {why}"
     judged = judge.judge_run(run)
     assert judged.verdict is Status.INVALID and why in judged.results[0].detail
+
+
+@pytest.mark.parametrize(("said", "saves"), [
+    ("running cp /proc/vmcore /var/crash/2/vmcore-incomplete", True),
+    ("running makedumpfile -c -d 31 /proc/vmcore | compress > /var/crash/2/dump-incomplete", True),
+    ("running makedumpfile --dump-dmesg /proc/vmcore /var/crash/2/dmesg.2", False)])
+def test_the_dump_is_being_saved(said: str, saves: bool) -> None:
+    """By kdump-tools of Debian 13 and of Debian 12; the log that is saved before is not the dump."""
+    assert bool(re.search(kdump.FOLLOW["saving"], said)) is saves
 
 
 def test_how_long_the_window_is(tmp_path: Path) -> None:
