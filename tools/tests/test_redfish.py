@@ -4,120 +4,24 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import http.server
-import json
 import re
 import ssl
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ..common import FAIL, INVALID, PASS, USAGE
+from ..distro import bmc as bmcs
+from ..distro.bmc import LOG, PASSWORD, PCIE, USER, V1, Bmc, Change
 from ..distro.kit import verdict
 from .test_kit import Pair, bad, copy, honest, judged, kit, run, tarball, told
 
 __all__ = ["honest", "kit", "tarball"]      # fixtures
-USER, PASSWORD = "operator", "correct horse battery"
-V1 = "/redfish/v1"
-LOG = f"{V1}/Systems/1/LogServices/SEL"
 RULE = "no event of the BMC"
-PCIE = "PCIe Error: Uncorrectable, Fatal, Bus 1 Device 0 Function 0"
-Answer = tuple[int, bytes, dict[str, str]]
-Change = Callable[["Bmc"], object]
-
-
-def iso(when: float) -> str:
-    return datetime.datetime.fromtimestamp(when, datetime.UTC).isoformat()
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Bmc
-
-    def do_GET(self) -> None:
-        self.server.asked.append((self.command, self.path))
-        word = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        if self.headers["Authorization"] != f"Basic {word}":
-            self.answer(401, b"{}", {})
-        else:
-            self.answer(*self.server.answers.get(self.path.rstrip("/"), (404, b"{}", {})))
-
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
-
-    def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        time.sleep(self.server.delay)
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        try:
-            for at in range(0, len(body), self.server.piece):
-                self.wfile.write(body[at:at + self.server.piece])
-                time.sleep(self.server.drip)
-        except OSError:         # it has heard enough
-            pass
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class Bmc(http.server.ThreadingHTTPServer):
-    """One manager, one system with one log of two pages: an earlier error, and a boot after the crash."""
-    daemon_threads = True
-
-    def __init__(self, crash: float) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.crash, self.asked = crash, list[tuple[str, str]]()
-        self.delay = self.drip = 0.0
-        self.trap = ""
-        self.piece = 1 << 30
-        self.answers: dict[str, Answer] = {}
-        self.set(V1, {kind: {"@odata.id": f"{V1}/{kind}"} for kind in ("Managers", "Systems")})
-        self.clock(0)
-        for kind, thing in (("Managers", "BMC"), ("Systems", "1")):
-            self.set(f"{V1}/{kind}", {"Members": [{"@odata.id": f"{V1}/{kind}/{thing}"}]})
-        self.set(f"{V1}/Systems/1", {"LogServices": {"@odata.id": f"{V1}/Systems/1/LogServices"}})
-        self.set(f"{V1}/Systems/1/LogServices", {"Members": [{"@odata.id": LOG}]})
-        self.set(LOG, {"Id": "SEL", "Entries": {"@odata.id": f"{LOG}/Entries"}})
-        self.records((crash - 9999, "Critical", PCIE), (crash + 1, "OK", "System boot"))
-
-    def set(self, path: str, body: object) -> Bmc:
-        return self.raw(path, 200, json.dumps(body).encode())
-
-    def clock(self, ahead: float) -> Bmc:
-        return self.set(f"{V1}/Managers/BMC", {"DateTime": iso(time.time() + ahead)})
-
-    def slow(self, delay: float, drip: float) -> Bmc:
-        """So long before an answer, so long for each of its bytes."""
-        self.delay, self.drip, self.piece = delay, drip, 1 if drip else self.piece
-        return self
-
-    def entries(self, *members: object) -> Bmc:
-        return self.set(f"{LOG}/Entries", {"Members": list(members)})
-
-    def systems(self, link: object) -> Bmc:
-        return self.set(V1, {"Systems": {"@odata.id": link}})
-
-    def records(self, *records: tuple[float, str, str]) -> Bmc:
-        found = [{"@odata.id": f"{LOG}/Entries/{number}", "Created": iso(when), "Severity": severity,
-                  "Message": text} for number, (when, severity, text) in enumerate(records)]
-        more = f"{LOG}/Entries?$skip=1"
-        self.set(f"{LOG}/Entries", {"Members": found[:1], "Members@odata.nextLink": more})
-        links = [{"@odata.id": entry["@odata.id"]} for entry in found]
-        self.set(f"{LOG}/Entries?$skip=1", {"Members": links[1:]})
-        for entry in found:
-            self.set(entry["@odata.id"], entry)
-        return self
-
-    def raw(self, path: str, status: int, body: bytes, **headers: str) -> Bmc:
-        self.answers[path] = status, body, {name.replace("_", "-"): value for name, value in headers.items()}
-        return self
-
-
 World = tuple[Pair, Bmc, Path]
 
 
@@ -129,25 +33,19 @@ def world(kit: Path, honest: Pair, tmp_path: Path) -> Iterator[World]:
     for name in ("proc/sys/kernel/random/boot_id", "dev/kmsg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("the boot after it\n")
-    login = tmp_path / "login"
-    login.write_text(f"{USER}\n{PASSWORD}\n")
-    login.chmod(0o600)
+    bmcs.login(tmp_path / "login")
     # The dumps are where they were: collect takes them again.
     root = Path(str(honest[0]).partition("/var/lib")[0])
     (tmp_path / "var/crash").symlink_to(root / "var/crash")
     with Bmc(told(pair[1])["when"]) as bmc:
-        thread = threading.Thread(target=bmc.serve_forever, args=(0.05,))
-        thread.start()
         yield pair, bmc, tmp_path
-        bmc.shutdown()
-        thread.join()
 
 
-def collect(kit: Path, world: World, login: str = "login") -> tuple[str, str]:
+def collect(kit: Path, world: World) -> tuple[str, str]:
     """What the rule says after ./kit collect. The service is only read, and the login is nowhere."""
     pair, bmc, root = world
-    said = run(kit, "collect", "--root", root, pair[1].name, "--bmc", f"http://127.0.0.1:{bmc.server_port}",
-               "--bmc-login", root / login, "--bmc-wait", "0.4" if bmc.delay or bmc.drip else "5")
+    said = run(kit, "collect", "--root", root, pair[1].name, "--bmc", bmc.url,
+               "--bmc-login", root / "login", "--bmc-wait", "0.4" if bmc.delay or bmc.drip else "5")
     assert {method for method, _ in bmc.asked} <= {"GET"}
     word = base64.b64encode(f"{USER}:{PASSWORD}".encode())
     for path in pair[1].iterdir():
@@ -254,9 +152,8 @@ def test_lies(kit: Path, world: World, lie: Change, why: str) -> None:
 
 
 def test_a_login_that_is_refused(kit: Path, world: World) -> None:
-    (world[2] / "wrong").write_text(f"{USER}\nnot {PASSWORD[1:]}\n")
-    (world[2] / "wrong").chmod(0o600)
-    status, why = collect(kit, world, "wrong")
+    world[1].locked()
+    status, why = collect(kit, world)
     assert status == "INVALID" and "it refuses the login (401)" in why
 
 
@@ -297,7 +194,7 @@ def test_a_bad_login(kit: Path, world: World, text: str | None, mode: int, said:
     if text:
         (root / "login").write_text(text)
         (root / "login").chmod(mode)
-    error = run(kit, "collect", "--root", root, pair[1].name, "--bmc", f"http://127.0.0.1:{bmc.server_port}",
+    error = run(kit, "collect", "--root", root, pair[1].name, "--bmc", bmc.url,
                 "--bmc-login", root / "login", code=USAGE)
     assert said in error and PASSWORD not in error and "next: two lines" in error and not bmc.asked
 
