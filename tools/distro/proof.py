@@ -7,13 +7,16 @@ must be that of the trace of the same crashes. Then it is lied to, and must not 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 import socket
+import struct
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,12 +28,19 @@ from ..crash.scenario import SLOW, TRACE
 from ..crash.trace import read_trace
 from ..queue import config, deps
 from ..results import Report, Result, Status, run_directory, table, worst
+from . import bmc as bmcs
 from . import image as images
 from . import kdump
+from .bmc import PCIE, Bmc, Change
 from .kit import pack
+from .kit.collect import THIS_BOOT, VMCORE
+from .kit.provoke import RUN
+from .kit.server import STATE
 
-LIES = ("fast", "aer")          # a disk that is not slow; an AER error in the crash kernel
+# A disk that is not slow; in the crash kernel an AER error, and a CPER record that firmware makes.
+LIES = ("fast", "aer", "cper")
 SLOW_DISK = 65 << 20            # 64 MiB in sectors of 512 bytes, and 8 more for each
+WAIT_S = 5                      # for an answer of a BMC
 RULES = (1, 2, 3, 4)            # of the trace; the others look at what the kit does not have
 # QEMU finds the memory of a plain read before it waits for the disk; with protection information it
 # does so when the data is there, as hardware does.
@@ -39,8 +49,11 @@ PROTECTED = ("-device", f"nvme,id=slow-controller,serial=slow,addr={SLOW >> 3:x}
 # A network card that can be given an AER error, and the monitor for that.
 AER = ("-device", "pcie-root-port,id=root-port,addr=8", "-device", "e1000e,id=card,bus=root-port,romfile=",
        "-chardev", "socket,id=monitor,path=monitor.sock,server=on,wait=off",
-       "-mon", "chardev=monitor,mode=readline")
-INJECT = b"pcie_aer_inject_error card COMP_TIME\n"
+       "-mon", "chardev=monitor,mode=control")
+# Firmware that makes CPER records. The command for them came with the same QEMU as this device, 10.2.
+RAS = ("-machine", "ras=on")
+INJECTS = "arm-smmuv3"
+PCIE_SECTION = uuid.UUID("d995e954-bbc1-430f-ad91-b44dcb3c6f35")    # UEFI's CPER section of a PCIe error
 FILES = ("\n  unpatched/, patched/, …: console.log  trace.log  collected/  after/console.log  "
          "verdict*/ (the kit's reports)")
 
@@ -76,11 +89,42 @@ def watch(where: Path, argv: Sequence[str], limit: float, patterns: dict[str, st
     return found
 
 
-def machine_of(setup: kdump.Distribution, qemu: Sequence[str], fast: bool) -> list[str]:
+def machine_of(setup: kdump.Distribution, qemu: Sequence[str], name: str) -> list[str]:
     """QEMU's command, with the disk that is read and the card that errs."""
-    argv = [re.sub(r",throttling\S*", "", word) if fast else word for word in setup.machine(qemu)]
+    argv = [re.sub(r",throttling\S*", "", word) if name == "fast" else word for word in setup.machine(qemu)]
     at = next(number for number, word in enumerate(argv) if word.startswith("nvme,drive=slow"))
-    return [*argv[:at - 1], *argv[at + 1:], *PROTECTED, *AER]
+    return [*argv[:at - 1], *argv[at + 1:], *PROTECTED, *AER, *(RAS if name == "cper" else ())]
+
+
+def cper() -> bytes:
+    """A generic error status block (ACPI 18.3.2.7.1) of one PCIe error that could be recovered from.
+
+    Its section (UEFI N.2.7) tells of an endpoint, 0000:00:08.0; it has no AER registers, so that the
+    kernel tells of it and resets nothing."""
+    endpoint, version, device = 1 << 0, 1 << 1, 1 << 3
+    uncorrected, one, recoverable = 1 << 0, 1 << 4, 0
+    section = struct.pack("<QIBB2xHH4x", endpoint | version | device, 0, 0, 3, 0, 0)
+    section += struct.pack("<HH3sBBHBBHx", 0x8086, 0x10d3, bytes((0, 0, 2)), 0, 8, 0, 0, 0, 0)
+    section = section.ljust(208, b"\0")
+    entry = PCIE_SECTION.bytes_le + struct.pack("<IHBBI", recoverable, 0x300, 0, 0, len(section)) + bytes(44)
+    return struct.pack("<5I", uncorrected | one, 0, 0, len(entry + section), recoverable) + entry + section
+
+
+def inject(vm: machine.Machine, name: str) -> None:
+    """The error of this lie, by QEMU's monitor."""
+    commands: dict[str, tuple[str, dict[str, str]]] = {
+        "aer": ("human-monitor-command", {"command-line": "pcie_aer_inject_error card COMP_TIME"}),
+        "cper": ("inject-ghes-v2-error", {"cper": base64.b64encode(cper()).decode()})}
+    if name not in commands:
+        return
+    with vm.connect("monitor.sock", socket.SOCK_STREAM).makefile("rw") as monitor:
+        for command, given in (("qmp_capabilities", {}), commands[name]):
+            monitor.write(json.dumps({"execute": command, "arguments": given}) + "\n")
+            monitor.flush()
+            answers = (json.loads(line) for line in monitor)        # and the greeting, and events
+            answer = next(one for one in answers if "return" in one or "error" in one)
+            if "error" in answer or "rror" in str(answer["return"]):
+                raise Err(f"QEMU's monitor does not take {command}: {answer}", code=FAIL)
 
 
 def crash(where: Path, qemu: Sequence[str], image: images.Image, which: str, kit: Path,
@@ -95,10 +139,10 @@ def crash(where: Path, qemu: Sequence[str], image: images.Image, which: str, kit
 
     def seen(vm: machine.Machine, mark: str) -> None:
         progress(mark)
-        if mark == "saving" and where.name == "aer":
-            vm.connect("monitor.sock", socket.SOCK_STREAM).sendall(INJECT)
+        if mark == "saving":
+            inject(vm, where.name)
 
-    argv = machine_of(setup, qemu, where.name == "fast")
+    argv = machine_of(setup, qemu, where.name)
     marks = watch(where, argv, setup.timeout_s, {"panic": judge.PANIC_TEXT, **kdump.FOLLOW}, seen)
     console = (where / machine.CONSOLE).read_text(errors="replace")
     if "shutdown" not in marks:
@@ -138,13 +182,14 @@ def verdict(top: Path, patched: Path, control: Path, out: Path) -> dict[str, Any
     return found
 
 
-def status_of(found: dict[str, Any], key: str, name: str) -> Status:
-    return next(Status(result["status"]) for result in found[key] if result["name"] == name)
+def said_of(found: dict[str, Any], key: str, name: str) -> tuple[Status, str]:
+    result = next(result for result in found[key] if result["name"] == name)
+    return Status(result["status"]), result["detail"]
 
 
 def agreement(found: dict[str, Any], crashes: dict[str, Crash]) -> list[Result]:
     """The kit's verdict beside the trace's, of both kernels."""
-    pairs = {"unpatched": status_of(found, "control", "data lands"), "patched": Status(found["verdict"])}
+    pairs = {"unpatched": said_of(found, "control", "data lands")[0], "patched": Status(found["verdict"])}
     return [Result(which, "the kit agrees with the trace",
                    Status.PASS if kit is wanted and crashes[which].trace is wanted else Status.FAIL,
                    f"{kit} by the kit, {crashes[which].trace} by the trace; it must be {wanted}")
@@ -152,25 +197,82 @@ def agreement(found: dict[str, Any], crashes: dict[str, Crash]) -> list[Result]:
 
 
 def lie(name: str, found: dict[str, Any], rule: str, wanted: Status) -> Result:
-    """It must not be believed, by the rule that is there for it."""
-    status = status_of(found, "results", rule)
-    good = status is wanted and found["verdict"] in (Status.FAIL, Status.INVALID)
+    """The verdict must be as wanted, and by the rule that is there for it."""
+    status, why = said_of(found, "results", rule)
+    good = status is wanted and found["verdict"] == wanted
     return Result("lies", name, Status.PASS if good else Status.FAIL,
-                  f"{found['verdict']}; {rule}: {status}, it must be {wanted}")
+                  f"{found['verdict']}; {rule}: {status}, it must be {wanted}: {why}")
 
 
-def lies(top: Path, crashes: dict[str, Crash]) -> list[Result]:
-    control, honest = crashes["unpatched"].collected, crashes["patched"].collected
+def earlier(top: Path, crashes: dict[str, Crash]) -> Path:
+    """The second crash with the vmcore of the first."""
     old = top / "old"
-    run(["cp", "-al", honest, old])
-    (old / "vmcore").unlink()
-    (old / "vmcore").hardlink_to(control / "vmcore")
-    told = ((old, "the vmcore of an earlier crash", "the vmcore is of this crash", Status.INVALID),
-            (crashes["fast"].collected, "reads that never were in flight", "reads were in flight",
-             Status.INVALID),
-            (crashes["aer"].collected, "an AER error in the crash kernel", "no error record", Status.FAIL))
-    return [lie(name, verdict(top, patched, control, top / f"verdict-{patched.parent.name}-{patched.name}"),
-                rule, wanted) for patched, name, rule, wanted in told]
+    run(["cp", "-al", crashes["patched"].collected, old])
+    (old / VMCORE).unlink()
+    (old / VMCORE).hardlink_to(crashes["unpatched"].collected / VMCORE)
+    return old
+
+
+def with_bmc(top: Path, honest: Path, root: Path, change: Change) -> Path:
+    """What ./kit collect makes of this crash with such a BMC, in a root that has what the server had."""
+    told = json.loads((honest / RUN).read_text())
+    here = root / STATE[1:] / str(told["id"])
+    dump = root / str(told["collected"]["dumps"][0])[1:]
+    files = {"proc/sys/kernel/random/boot_id": told["collected"]["boot"],
+             "proc/sys/kernel/osrelease": told["collected"]["release"]}
+    for path in (here.parent, dump.parent, root / "dev", *(root / Path(name).parent for name in files)):
+        path.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (root / name).write_text(f"{text}\n")
+    run(["cp", "-al", honest, here])
+    (here / VMCORE).rename(dump)
+    (here / THIS_BOOT).rename(root / "dev/kmsg")
+    with Bmc(told["when"]) as bmc:
+        change(bmc)
+        run([top / pack.NAME / "kit", "collect", "--root", root, "--bmc", bmc.url, "--bmc-login",
+             bmcs.login(root / "login"), "--bmc-wait", str(WAIT_S)])
+    return here
+
+
+# Of a BMC: what it does, and what the verdict must be.
+BMCS: dict[str, tuple[Change, Status]] = {
+    "a BMC with an old error and a boot since": (lambda bmc: None, Status.PASS),
+    "a BMC that has nothing since the crash": (
+        lambda bmc: bmc.records((bmc.crash - 60, "Critical", PCIE)), Status.INVALID),
+    "a BMC that times out": (lambda bmc: bmc.slow(2 * WAIT_S, 0), Status.INVALID),
+    "a BMC that refuses the login": (lambda bmc: bmc.locked(), Status.INVALID),
+    "a BMC with an error since": (lambda bmc: bmc.records((bmc.crash + 1, "Critical", PCIE)), Status.FAIL),
+}
+
+
+def lies(top: Path, crashes: dict[str, Crash]) -> Iterator[Result]:
+    record = "no error record"
+    told = [(earlier(top, crashes), "the vmcore of an earlier crash", "the vmcore is of this crash",
+             Status.INVALID)]
+    told += [(crashes[name].collected, what, rule, wanted) for name, what, rule, wanted in (
+        ("fast", "reads that never were in flight", "reads were in flight", Status.INVALID),
+        ("aer", "an AER error in the crash kernel", record, Status.FAIL),
+        ("cper", "a CPER record in the crash kernel", record, Status.FAIL)) if name in crashes]
+    told += [(with_bmc(top, crashes["patched"].collected, top / f"bmc-{number}", change), name,
+              "no event of the BMC", wanted) for number, (name, (change, wanted)) in enumerate(BMCS.items())]
+    for number, (patched, name, rule, wanted) in enumerate(told):
+        found = verdict(top, patched, crashes["unpatched"].collected, top / f"verdict-{number}")
+        yield lie(name, found, rule, wanted)
+
+
+def crash_all(top: Path, image: images.Image, kit: Path, qemu: Sequence[str]) -> dict[str, Crash]:
+    """Both kernels, and a crash for each lie that this machine's QEMUs can tell."""
+    crashes = {}
+    for name in ("unpatched", "patched", *LIES):
+        which = "unpatched" if name == "unpatched" else "patched"
+        try:
+            command = machine.find(INJECTS)[0] if name == "cper" else qemu
+        except machine.NoDevice as err:
+            common.say(f"no CPER record is injected: {err.line}")
+            continue
+        with stage(f"the kit on {image.releases[which]}, {name}") as step:
+            crashes[name] = crash(top / name, command, image, which, kit, step.update)
+    return crashes
 
 
 def prove(suite: str, base: str, modules: Path) -> tuple[Report, Path]:
@@ -183,17 +285,16 @@ def prove(suite: str, base: str, modules: Path) -> tuple[Report, Path]:
         tar.extractall(top)
     plain = top / f"{pack.NAME}.tar.gz"
     plain.hardlink_to(kit)
-    crashes = {}
-    for name in ("unpatched", "patched", *LIES):
-        which = "unpatched" if name == "unpatched" else "patched"
-        with stage(f"the kit on {image.releases[which]}, {name}") as step:
-            crashes[name] = crash(top / name, qemu, image, which, plain, step.update)
+    crashes = crash_all(top, image, plain, qemu)
     with stage("the kit's verdicts"):
         honest = verdict(top, crashes["patched"].collected, crashes["unpatched"].collected, top / "verdict")
         results = [*crashes["patched"].rules, *agreement(honest, crashes), *lies(top, crashes)]
+    if "cper" not in crashes:
+        results.append(Result("lies", "a CPER record in the crash kernel", Status.SKIPPED,
+                              f"{qemu_name} cannot inject it"))
     rows: list[list[str]] = [["", "the kit", "the trace"], []]
     rows += [[which, str(status), str(crashes[which].trace)] for which, status in (
-        ("unpatched", status_of(honest, "control", "data lands")), ("patched", Status(honest["verdict"])))]
+        ("unpatched", said_of(honest, "control", "data lands")[0]), ("patched", honest["verdict"]))]
     said = [f"{result.status:<8} {result.suite}: {result.name}: {result.detail}"
             for result in (*crashes["unpatched"].rules, *results)]
     report = Report("distro-test", f"{base}-{suite}-kit", results, {"qemu": qemu_name, "kit": honest},

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import shutil
+import struct
 import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
+from .. import machine
 from ..common import ENVIRONMENT, USAGE, Err
 from ..crash import judge
 from ..crash.workload import Run
@@ -238,8 +243,9 @@ def test_what_a_console_shows_in_its_order(tmp_path: Path) -> None:
 
 def kit_says(verdict: str, control: str, **rules: str) -> dict[str, object]:
     """Of the kit's result.json what is looked at."""
-    return {"verdict": verdict, "control": [{"name": "data lands", "status": control}],
-            "results": [{"name": name.replace("_", " "), "status": status} for name, status in rules.items()]}
+    return {"verdict": verdict, "control": [{"name": "data lands", "status": control, "detail": ""}],
+            "results": [{"name": name.replace("_", " "), "status": status, "detail": ""}
+                        for name, status in rules.items()]}
 
 
 @pytest.mark.parametrize(
@@ -262,9 +268,53 @@ def test_the_kit_beside_the_trace(tmp_path: Path, kit: tuple[str, str], trace: t
 
 @pytest.mark.parametrize(
     ("verdict", "status", "good"),
-    [("INVALID", "INVALID", True), ("PASS", "INVALID", False), ("FAIL", "PASS", False),
-     ("PASS", "PASS", False)])
+    [("INVALID", "INVALID", True), ("PASS", "INVALID", False), ("FAIL", "INVALID", False),
+     ("FAIL", "PASS", False), ("PASS", "PASS", False)])
 def test_a_lie_is_seen_by_its_rule(verdict: str, status: str, good: bool) -> None:
     found = kit_says(verdict, "FAIL", reads_were_in_flight=status)
     told = proof.lie("a fast disk", found, "reads were in flight", Status.INVALID)
     assert (told.status is Status.PASS) == good
+
+
+def test_a_cper_record() -> None:
+    """Each length is that of what follows, the kit takes what a kernel says of it for an error."""
+    record = proof.cper()
+    length, severity = struct.unpack_from("<II", record, 12)
+    assert length == len(record) - 20 == 72 + 208 and severity == 0
+    assert struct.unpack_from("<I", record, 20 + 24) == (208,)
+    assert record[20:36] == bytes.fromhex("54e995d9c1bb0f43ad91b44dcb3c6f35")
+
+
+MONITOR = """
+import json, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.bind("monitor.sock")
+server.listen()
+file = server.accept()[0].makefile("rw")
+print(json.dumps({"QMP": {}}), file=file, flush=True)
+for line in file:
+    told = json.loads(line)
+    answer = {} if told["execute"] == "qmp_capabilities" else json.loads(sys.argv[1])
+    print(json.dumps({"event": "RESUME"}), file=file, flush=True)
+    print(json.dumps(answer if "error" in answer else {"return": answer}), file=file, flush=True)
+    with open("told", "a") as out:
+        out.write(line)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "good"),
+    [("aer", "OK id: card root bus: pcie.0", True), ("cper", {}, True), ("aer", "Error: no such card", False),
+     ("cper", {"error": {"class": "CommandNotFound"}}, False), ("fast", {}, True)])
+def test_an_error_by_the_monitor(tmp_path: Path, name: str, answer: object, good: bool) -> None:
+    """QEMU's monitor must have taken it."""
+    with machine.Machine(tmp_path, [sys.executable, "-c", MONITOR, json.dumps(answer)], 20) as vm:
+        try:
+            proof.inject(vm, name)
+        except Err as err:
+            assert not good and "does not take" in err.line
+        else:
+            assert good
+    told = (tmp_path / "told").read_text() if name != "fast" else ""
+    assert {"aer": "pcie_aer_inject_error card", "cper": base64.b64encode(proof.cper()).decode(),
+            "fast": ""}[name] in told

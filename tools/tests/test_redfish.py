@@ -16,8 +16,10 @@ import pytest
 
 from ..common import FAIL, INVALID, PASS, USAGE
 from ..distro import bmc as bmcs
+from ..distro import proof
 from ..distro.bmc import LOG, PASSWORD, PCIE, USER, V1, Bmc, Change
 from ..distro.kit import verdict
+from ..results import Status
 from .test_kit import Pair, bad, copy, honest, judged, kit, run, tarball, told
 
 __all__ = ["honest", "kit", "tarball"]      # fixtures
@@ -97,6 +99,19 @@ def test_the_verdict_has_it(kit: Path, world: World) -> None:
         change(bmc)
         collect(kit, world)
         assert bad(judged(kit, pair, root / "out", code)) == wrong
+
+
+@pytest.mark.parametrize(("change", "wanted"), proof.BMCS.values(), ids=proof.BMCS.keys())
+def test_the_lies_of_the_proof(kit: Path, honest: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                               change: Change, wanted: Status) -> None:
+    """make distro-test KIT=1 tells them of a crash in the image; here they are told of a made-up one."""
+    monkeypatch.setattr(proof, "WAIT_S", 1)
+    before = {path.name: path.read_bytes() for path in honest[1].iterdir()}
+    here = proof.with_bmc(kit.parent, honest[1], tmp_path / "root", change)
+    assert {path.name: path.read_bytes() for path in honest[1].iterdir()} == before
+    found = proof.verdict(kit.parent, here, honest[0], tmp_path / "out")
+    assert proof.lie("a BMC", found, RULE, wanted).status is Status.PASS, found
+    assert found["verdict"] == wanted
 
 
 class Trap(http.server.BaseHTTPRequestHandler):
