@@ -30,6 +30,21 @@ def flag(name: str) -> bool:
     return os.environ.get(name, "") not in ("", "0")
 
 
+@contextlib.contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """The environment with these values, for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 VERBOSE = flag("V")
 
 

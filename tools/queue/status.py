@@ -16,9 +16,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from itertools import zip_longest
 from typing import Any
-from unittest import mock
 
-from ..common import FAIL, TOP, Err, cache_dir, flag, lock, remove, run, say, write
+from ..common import FAIL, TOP, Err, cache_dir, environment, flag, lock, remove, run, say, write
 from ..results import Report, Result, Status, counted, failure, run_directory, table, worst
 from . import archive, bases
 from .store import Rejected, Store, digest, git, is_own, subject
@@ -122,7 +121,7 @@ def attempt(base: str, build: Build) -> None:
     """Does the series apply and build on the archive's newest package? Kept as a record of the base."""
     # In a cache in which nothing was fetched yet: the user's stays as it is.
     empty, ccache = cache_dir() / NEWER, cache_dir("ccache")
-    with lock(empty.with_suffix(".lock")), mock.patch.dict(os.environ, XDG_CACHE_HOME=str(empty)):
+    with lock(empty.with_suffix(".lock")), environment(XDG_CACHE_HOME=str(empty)):
         remove(empty)
         (cache_dir() / ccache.name).symlink_to(ccache)
         try:
@@ -144,7 +143,7 @@ def newer(base: str, package: str, build: Build | None) -> str:
     """What the archive has that is newer than this package, and whether the series was tried on it."""
     of, known = bases.get(base), "newer: not known: "
     try:
-        with mock.patch.dict(os.environ, UPDATE="1" if build else ""):
+        with environment(UPDATE="1" if build else ""):
             there = archive.newest(of.package, of.suites)
         if not there:
             return f"{known}the archive does not have {of.package} any more\n"
