@@ -293,12 +293,12 @@ server.listen()
 file = server.accept()[0].makefile("rw")
 print(json.dumps({"QMP": {}}), file=file, flush=True)
 for line in file:
+    with open("told", "a") as out:
+        out.write(line)
     told = json.loads(line)
     answer = {} if told["execute"] == "qmp_capabilities" else json.loads(sys.argv[1])
     print(json.dumps({"event": "RESUME"}), file=file, flush=True)
     print(json.dumps(answer if "error" in answer else {"return": answer}), file=file, flush=True)
-    with open("told", "a") as out:
-        out.write(line)
 """
 
 
