@@ -46,8 +46,9 @@ RULES = (1, 2, 3, 4)            # of the trace; the others look at what the kit 
 # does so when the data is there, as hardware does.
 PROTECTED = ("-device", f"nvme,id=slow-controller,serial=slow,addr={SLOW >> 3:x}",
              "-device", "nvme-ns,drive=slow,bus=slow-controller,ms=8,pi=3")
-# A network card that can be given an AER error, and the monitor for that.
-AER = ("-device", "pcie-root-port,id=root-port,addr=8", "-device", "e1000e,id=card,bus=root-port,romfile=",
+# A root port that can be given an AER error, and the monitor for that. An error of a card below it is not
+# told: in its Device Control the reports of errors are off.
+AER = ("-device", "pcie-root-port,id=root-port,addr=8",
        "-chardev", "socket,id=monitor,path=monitor.sock,server=on,wait=off",
        "-mon", "chardev=monitor,mode=control")
 # Firmware that makes CPER records. The command for them came with the same QEMU as this device, 10.2.
@@ -86,11 +87,13 @@ def watch(where: Path, argv: Sequence[str], limit: float, patterns: dict[str, st
                     at, text = at + len(text[:match.end()].encode()), text[match.end():]
         if vm.lost:
             raise Err(f"the machine was given up: {vm.lost}", f"its console: {console}", FAIL)
+        if vm.process.returncode:
+            raise vm.refused()
     return found
 
 
 def machine_of(setup: kdump.Distribution, qemu: Sequence[str], name: str) -> list[str]:
-    """QEMU's command, with the disk that is read and the card that errs."""
+    """QEMU's command, with the disk that is read and the root port that errs."""
     argv = [re.sub(r",throttling\S*", "", word) if name == "fast" else word for word in setup.machine(qemu)]
     at = next(number for number, word in enumerate(argv) if word.startswith("nvme,drive=slow"))
     return [*argv[:at - 1], *argv[at + 1:], *PROTECTED, *AER, *(RAS if name == "cper" else ())]
@@ -99,12 +102,12 @@ def machine_of(setup: kdump.Distribution, qemu: Sequence[str], name: str) -> lis
 def cper() -> bytes:
     """A generic error status block (ACPI 18.3.2.7.1) of one PCIe error that could be recovered from.
 
-    Its section (UEFI N.2.7) tells of an endpoint, 0000:00:08.0; it has no AER registers, so that the
+    Its section (UEFI N.2.7) tells of the root port, 0000:00:08.0; it has no AER registers, so that the
     kernel tells of it and resets nothing."""
-    endpoint, version, device = 1 << 0, 1 << 1, 1 << 3
+    port, version, device = 1 << 0, 1 << 1, 1 << 3
     uncorrected, one, recoverable = 1 << 0, 1 << 4, 0
-    section = struct.pack("<QIBB2xHH4x", endpoint | version | device, 0, 0, 3, 0, 0)
-    section += struct.pack("<HH3sBBHBBHx", 0x8086, 0x10d3, bytes((0, 0, 2)), 0, 8, 0, 0, 0, 0)
+    section = struct.pack("<QIBB2xHH4x", port | version | device, 4, 0, 3, 0, 0)
+    section += struct.pack("<HH3sBBHBBHx", 0x1b36, 0x000c, bytes((0, 4, 6)), 0, 8, 0, 0, 0, 0)
     section = section.ljust(208, b"\0")
     entry = PCIE_SECTION.bytes_le + struct.pack("<IHBBI", recoverable, 0x300, 0, 0, len(section)) + bytes(44)
     return struct.pack("<5I", uncorrected | one, 0, 0, len(entry + section), recoverable) + entry + section
@@ -113,7 +116,7 @@ def cper() -> bytes:
 def inject(vm: machine.Machine, name: str) -> None:
     """The error of this lie, by QEMU's monitor."""
     commands: dict[str, tuple[str, dict[str, str]]] = {
-        "aer": ("human-monitor-command", {"command-line": "pcie_aer_inject_error card COMP_TIME"}),
+        "aer": ("human-monitor-command", {"command-line": "pcie_aer_inject_error root-port COMP_TIME"}),
         "cper": ("inject-ghes-v2-error", {"cper": base64.b64encode(cper()).decode()})}
     if name not in commands:
         return

@@ -239,6 +239,8 @@ def test_what_a_console_shows_in_its_order(tmp_path: Path) -> None:
     assert seen == ["panic", "shutdown"] and marks["shutdown"] >= marks["panic"] + 0.05
     with pytest.raises(Err, match="no end after"):
         proof.watch(tmp_path, ["sleep", "5"], 0.1, {}, lambda vm, mark: None)
+    with pytest.raises(Err, match="QEMU does not start: no such device"):
+        proof.watch(tmp_path, ["sh", "-c", "echo no such device; exit 1"], 20, {}, lambda vm, mark: None)
 
 
 def kit_says(verdict: str, control: str, **rules: str) -> dict[str, object]:
@@ -304,8 +306,9 @@ for line in file:
 
 @pytest.mark.parametrize(
     ("name", "answer", "good"),
-    [("aer", "OK id: card root bus: pcie.0", True), ("cper", {}, True), ("aer", "Error: no such card", False),
-     ("cper", {"error": {"class": "CommandNotFound"}}, False), ("fast", {}, True)])
+    [("aer", "OK id: root-port root bus: pcie.0", True), ("cper", {}, True),
+     ("aer", "Error: no such port", False), ("cper", {"error": {"class": "CommandNotFound"}}, False),
+     ("fast", {}, True)])
 def test_an_error_by_the_monitor(tmp_path: Path, name: str, answer: object, good: bool) -> None:
     """QEMU's monitor must have taken it."""
     with machine.Machine(tmp_path, [sys.executable, "-c", MONITOR, json.dumps(answer)], 20) as vm:
@@ -316,5 +319,5 @@ def test_an_error_by_the_monitor(tmp_path: Path, name: str, answer: object, good
         else:
             assert good
     told = (tmp_path / "told").read_text() if name != "fast" else ""
-    assert {"aer": "pcie_aer_inject_error card", "cper": base64.b64encode(proof.cper()).decode(),
+    assert {"aer": "pcie_aer_inject_error root-port", "cper": base64.b64encode(proof.cper()).decode(),
             "fast": ""}[name] in told
