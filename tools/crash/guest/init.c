@@ -654,12 +654,11 @@ static void first_kernel(int reads, int wait_ms, const char *moment, int more, c
 	load_crash_kernel(cmdline);
 	nic_warm_up(nic);
 	regs = nic_registers(nic);
-	if (suspended) {	/* it has no registers then */
+	no_delay(regs);
+	if (suspended) {	/* it may have no registers then */
 		tell_ring(regs);
 		if (write_file(SMMU_KDUMP_TEST_MOMENT, moment))
 			give_up("cannot suspend %s", nic);
-	} else {
-		no_delay(regs);
 	}
 	queue_more(more, reads);
 	queue_reads(&ctx, reads);
