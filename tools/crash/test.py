@@ -49,8 +49,6 @@ def first_kernel(setup: Scenario, base: str) -> build.Kernel | None:
     if words - {"newest", "other", "unpatched", "linear", "4k", "64k"}:
         raise Err(f"CONFIG_CRASH_FIRST_KERNEL={setup.first_kernel}: not understood", "make menuconfig", USAGE)
     if words & {"newest", "other"}:
-        if os.environ.get("KSRC"):
-            raise Err("KSRC= is one kernel, and this scenario crashes another", "leave KSRC= away", USAGE)
         base = bases.newest(base if "other" in words else "").name
     return build.build(base, 0 if "unpatched" in words else None, "64k" if "64k" in words else "",
                        linear if "linear" in words else None)
@@ -87,7 +85,7 @@ def crash_test(conf: config.Config, whiches: Sequence[str] = ("unpatched", "patc
     base = conf.base
     setup = Scenario(conf.starting("CRASH_") | changed)
     if why := why_not(conf, base, setup.uefi):
-        raise Err(why)
+        raise Err(why, code=USAGE)
     deps.need("vmcore", "picture", "kernel", *(["uefi"] if setup.uefi else []),
               *(["dtb"] if setup.not_coherent else []))
     qemu, name = machine.find(str(setup.needs))

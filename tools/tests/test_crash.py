@@ -142,6 +142,18 @@ def test_lost(tmp_path: Path, mode: str, said: str) -> None:
     assert judgement.why == said
 
 
+def test_a_task_that_hangs_is_found_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The living kernel's DMA is not what survives a panic."""
+    def traced(path: Path, panic: float, *_: object) -> None:
+        raise ValueError(f"from {panic}")
+
+    monkeypatch.setattr(judge, "read_trace", traced)
+    marks = [(1.0, "crash-memory 0x1 0x2"), (3.0, "panic"), (5.0, "dead")]
+    for moment, when in ("hang", 5.0), ("oops", 3.0):
+        run = workload.Run(tmp_path, a_scenario(moment=moment), 1, marks)
+        assert judge.judge_run(run).why == f"trace: from {when}"
+
+
 def test_qemu_refuses(tmp_path: Path) -> None:
     with pytest.raises(Err, match="QEMU does not start: qemu: -device e1000e: no such device"):
         boot(tmp_path, "refuse")
@@ -329,9 +341,10 @@ def test_the_kernel_that_crashes(monkeypatch: pytest.MonkeyPatch, words: str, bu
 def test_the_kernel_that_crashes_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Err, match="6.12: not understood"):
         crash.first_kernel(a_scenario(first_kernel="6.12"), "6.12")
+    monkeypatch.setenv("BASE", "6.12")
     monkeypatch.setenv("KSRC", "/some/tree")
     with pytest.raises(Err, match="KSRC= is one kernel"):
-        crash.first_kernel(a_scenario(first_kernel="other"), "6.12")
+        crash.crash_test(config.load("first_other_defconfig"))
 
 
 @pytest.mark.parametrize(("failed", "count", "rate"), [

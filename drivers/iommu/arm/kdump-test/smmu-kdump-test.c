@@ -38,8 +38,8 @@
 #include <linux/preempt.h>
 #include <linux/printk.h>
 #include <linux/sched.h>
-#include <linux/smmu-kdump-test.h>
 #include <linux/sizes.h>
+#include <linux/smmu-kdump-test.h>
 #include <linux/smp.h>
 
 /* IHI0070 6.3.1, 6.3.2, 6.3.9, 6.3.10, 6.3.19, 6.3.24 to 6.3.28 */
