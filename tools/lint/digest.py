@@ -11,7 +11,7 @@ from . import message as msg
 from .compare import ASK, CONTEXT, MATCH, compare, stamped, touching
 from .diffing import rising
 from .gitio import FetchFailed, Git, patch_ids
-from .judging import Judge, merges
+from .judging import Judge, left_out, merges
 from .pairing import Pairing
 from .patches import Patch, of_commit
 from .render import BAD, DOUBT, GOOD, PLAIN, Cell, Finding, Report, progress
@@ -113,7 +113,12 @@ class Digest:
                 spare[name] -= 1
                 continue
             row = Row(None, p, status=MISSING, kind="missing")
-            row.add(MISSING, "a patch of the reference is not in the branch", REMEDY[MISSING])
+            row.note = next(filter(None, (left_out(r.local, r.up, p) for r in self.rows
+                                          if r.local and any(r.up is q for q in s.patches))), "")
+            if row.note:
+                row.status = NOTED
+            else:
+                row.add(MISSING, "a patch of the reference is not in the branch", REMEDY[MISSING])
             # show it where it belongs
             later = [k for k, r in enumerate(self.rows) if r.up is not None
                      and at.get(id(r.up), -1) > at[id(p)]]

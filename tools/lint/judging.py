@@ -218,6 +218,20 @@ def names(p: Patch) -> set[str]:
     return {os.path.basename(f.path()) for f in p.changes()}
 
 
+def stranger(note: str, added: Sequence[str]) -> str:
+    """Whose note it is, if that is none of those who signed the local patch; nobody may have yet."""
+    who = note[1:].partition(":")[0].strip()
+    return who if added and not (VERSION.fullmatch(who) or any(msg.signed_by(who, x) for x in added)) else ""
+
+
+def left_out(p: Patch, up: Patch, absent: Patch) -> str:
+    """The note in a patch of a series that says why the branch goes without another one of it, or ""."""
+    added = msg.chain(msg.sign_offs(p.message), [who for _, who in msg.sign_offs(up.message)]).added
+    old = {text for _, text in msg.notes(up.message)}
+    return next((text for _, text in msg.notes(p.message) if text not in old and not stranger(text, added)
+                 and msg.does_without(text, absent.subject)), "")
+
+
 def noted(p: Patch, up: Patch, low: int, signed: Sequence[tuple[int, str]], added: Sequence[str],
           verdict: Verdict) -> tuple[bool, str]:
     """Whether a note of the backporter's covers what differs, stands below line `low` and above who signs
@@ -230,11 +244,10 @@ def noted(p: Patch, up: Patch, low: int, signed: Sequence[tuple[int, str]], adde
         return False, "a note does not cover another change" if mine else ""
     wrong = ""
     for at, text in mine:
-        who = text[1:].partition(":")[0]
         if not low < at < final:
             wrong = f"a note stands in the wrong place: {text}"
-        elif added and not (VERSION.fullmatch(who) or any(msg.signed_by(who, x) for x in added)):
-            wrong = f"a note by {who.strip()}, who did not sign off: {text}"
+        elif who := stranger(text, added):
+            wrong = f"a note by {who}, who did not sign off: {text}"
         elif verdict.status == MISMATCH and msg.of_context(text):
             wrong = f"a note of context alone, but changed lines differ: {text}"
         elif msg.files(text) and not msg.files(text) & differ:

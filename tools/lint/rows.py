@@ -25,7 +25,7 @@ REMEDY = {
                 "(LINUX_GIT)",
     FETCH_FAILED: "make the source reachable and run again: nothing was compared",
     EXTRA: "name where it comes from, mark it SAUCE, say in a `[name: why]` line why it is here, or drop it",
-    MISSING: "pick it",
+    MISSING: "pick it, or say in a note of another patch of the series `[name: without \"SUBJECT\": why]`",
     REORDERED: "put the commits in upstream's order, so that every step builds as upstream's did, or say why "
                "not in a `[name: why]` line",
 }

@@ -1071,6 +1071,27 @@ def _(b: Branch) -> Want:
     return Want([MATCH, MATCH, "noted"], [], args=mbox(b, (6, PAIR, b"", b"")))
 
 
+def without_case(kind: str, name: str, note: str) -> None:
+    @case(kind, name)
+    def build(b: Branch) -> Want:
+        b.pick("const", line="", note=note)
+        honest = kind == "honest"
+        return Want([MATCH, "noted" if honest else "missing"], [] if honest else ["missing"],
+                    code=int(not honest), args=mbox(b, (6, PAIR, b"", b"")))
+
+
+GETTER = "foo: Read field 5 from the shadow"
+without_case("honest", "a patch of the series that the branch goes without, and says why",
+             f'bob: without "{GETTER}": this kernel has no shadow')
+without_case("honest", "two such patches, after another reason",
+             f'bob: the names are older; without "foo: Something" and "{GETTER}", as it has no shadow')
+without_case("defect", "a patch of the series left out without a reason", f'bob: without "{GETTER}": ...')
+without_case("defect", "another patch of the series left out", 'bob: without "foo: Read": has no shadow')
+without_case("defect", "a missing patch that a note only quotes", f'bob: follows what "{GETTER}" has begun')
+without_case("defect", "a missing patch, and a stranger's note", f'eve: without "{GETTER}": has no shadow')
+without_case("defect", "a missing patch that is wanted", f'bob: does not work without "{GETTER}", be careful')
+
+
 @case("defect", "a posted series squashed")
 def _(b: Branch) -> Want:
     b.pick("const", both(b.world.ups["const"].edit, b.world.ups["getter"].edit), line="")
