@@ -28,6 +28,7 @@ from . import common
 from .common import beside, cache_dir, full
 
 KEEP = 12                       # runs of one verb on one base that are kept
+PLAN = "plan.json"              # of a run that goes on after an interruption
 RUNNING = ".running"            # in a run's directory: locked while the run goes on
 COLOURS = {"PASS": 32, "FAIL": 31, "INVALID": 33, "ENVIRONMENT": 33, "LOST": 35}
 
@@ -277,10 +278,13 @@ def run_directory(verb: str, base: str, space: int = 0) -> Path:
     with common.lock(top / ".lock"):
         old = sorted((path for path in top.iterdir() if re.match(r"\d{8}-\d{6}", path.name)),
                      key=lambda path: path.stat().st_mtime_ns)
-        for path in old[:max(len(old) - KEEP + 1, 0)]:
-            if hold(path):
-                shutil.rmtree(path, ignore_errors=True)
-                release(path)
+        # What is to go on is not pushed out by repeats of its rows.
+        halves = [path for path in old if (path / PLAN).exists() and not (path / "result.json").exists()]
+        for some in halves, [path for path in old if path not in halves]:
+            for path in some[:max(len(some) - KEEP + 1, 0)]:
+                if hold(path):
+                    shutil.rmtree(path, ignore_errors=True)
+                    release(path)
         free = shutil.disk_usage(top).free
         if free < space:
             raise full(f"{top} has {free >> 20} MiB, a run needs {space >> 20}")

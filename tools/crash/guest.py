@@ -7,6 +7,7 @@ one is cheaper for an emulated CPU than inflating it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -90,6 +91,7 @@ def cpio(files: Mapping[str, bytes]) -> bytes:
     return bytes(out)
 
 
+@functools.cache                # a matrix crashes with what it was planned with, whatever is edited meanwhile
 def compile_init() -> bytes:
     source = HERE / "guest" / "init.c"
     header = TOP / "include" / "linux" / "smmu-kdump-test.h"

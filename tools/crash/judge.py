@@ -99,7 +99,9 @@ class Evidence:
     vmcore: str = ""                    # what is wrong with the vmcore, or ""
     pages: Mapping[str, int | None] = field(default_factory=dict)   # of each kernel; None: not the one built
     dead: float = 0.0                   # when the crashed kernel was gone
+    waited: int = 0                     # ms before the panic
     more: Sequence[int] = ()            # the StreamIDs of the other disks, but for bridges
+    more_read: Sequence[int] = ()       # those that the crash kernel has read
     console: str = ""
     available_kib: int | None = None    # MemAvailable of the crash kernel
     lost: str = ""                      # why the machine was given up, or ""
@@ -177,7 +179,7 @@ def dma_was_in_flight(evidence: Evidence) -> Found:
 def in_flight_dma_survives(evidence: Evidence) -> Found:
     hurt = []
     watched = [s for s in evidence.streams if s["first_dma"] is not None]
-    for stream in sorted(watched, key=_sid):
+    for stream in sorted(evidence.streams, key=_sid):
         aborted = _total(stream, OLD, "aborted")
         bypassed = _total(stream, OLD, *(("disabled",) if stream["identity"] else ("bypassed", "disabled")))
         faulted = _faults(stream, OLD)
@@ -188,6 +190,8 @@ def in_flight_dma_survives(evidence: Evidence) -> Found:
         elif stream["late"]:
             hurt.append(f"{_name(stream['sid'])}: taken over while it was busy, {stream['late']} "
                         "accesses failed before its driver came")
+        elif failed := _total(stream, "taken", "aborted", "disabled") + _faults(stream, "taken"):
+            hurt.append(f"{_name(stream['sid'])}: {failed} of the crash kernel's own accesses failed")
     if hurt:
         return Status.FAIL, "; ".join(hurt), {}
     count = len(watched)
@@ -360,7 +364,9 @@ def adopts(evidence: Evidence) -> bool:
 def chance_struck(evidence: Evidence) -> Found:
     """Each damage is named by the crash kernel, or it is known here why it need not be."""
     log, _, crash = evidence.console.partition(PANIC_TEXT)
-    cut = len(re.findall(r"kdump: bad .*, cut off", crash))
+    named = set(re.findall(r"kdump: (bad .* for StreamID (0x\w+): 0x\w+), cut off", crash))
+    cut = len(named)
+    sound = sorted({sid for _, sid in named if evidence.whole(int(sid, 0))})
     busy = [stream["sid"] for stream in evidence.streams if stream["first_dma"] is not None]
     whole = len(busy) if adopts(evidence) else 0
     damages = damage.judged(log, crash, damage.memory(str(evidence.scenario.ram)), evidence.crash_memory)
@@ -371,6 +377,8 @@ def chance_struck(evidence: Evidence) -> Found:
     figures = {"cut": cut, "whole": whole, **kinds}
     if len(damages) != evidence.scenario.damages or kinds[damage.UNKNOWN]:
         return Status.INVALID, said, figures
+    if sound:
+        return Status.FAIL, f"{said}; it calls {', '.join(sound)} bad, which nobody damaged", figures
     if TOO_MUCH in crash:
         if cut != MAX_DAMAGE:
             return Status.FAIL, said + f"; the adoption was given up before {MAX_DAMAGE} damages", figures
@@ -421,6 +429,9 @@ def the_scenario_took_effect(evidence: Evidence) -> Found:
         return Status.INVALID, f"pages of the kernels: {evidence.pages}, not {scenario.pages}", {}
     if len(evidence.more) != scenario.more:
         return Status.INVALID, f"{len(evidence.more)} more disks are read, not {scenario.more}", {}
+    if lost := [f"{sid:#x}" for sid in evidence.more if sid not in evidence.more_read]:
+        if evidence.which == "patched" and saves(evidence):
+            return Status.FAIL, f"the crash kernel cannot read the disk {', '.join(lost)}", {}
     counts = []
     for sid in evidence.more:
         # Behind a PCI bridge a device has the bridge's StreamID.
@@ -464,6 +475,17 @@ def it_has_no_less_memory(evidence: Evidence) -> Found:
     return Status.PASS if new >= old else Status.FAIL, said, {}
 
 
+def the_guest_did_as_it_was_told(evidence: Evidence) -> Found:
+    """Without an answer of the host it goes on with what a replay has."""
+    words, wait = evidence.scenario.crash_cmdline(), int(evidence.scenario.panic_ms)
+    if words not in evidence.console:
+        return Status.INVALID, f"the crash kernel's command line is not {words!r}", {}
+    if evidence.waited < wait:
+        return Status.INVALID, f"the panic came after {evidence.waited} ms, not {wait}", {}
+    return Status.PASS, "the crash kernel has its command line" + f", the panic came after {wait} ms" * bool(
+        wait), {}
+
+
 @dataclass(frozen=True)
 class Rule:
     number: int
@@ -493,6 +515,7 @@ RULES = (
     Rule(13, "the second panic ends it", the_second_panic_ends_it, lambda evidence: not saves(evidence)),
     Rule(14, "it has no less memory", it_has_no_less_memory, lambda evidence: evidence.control is not None
          and evidence.scenario.reserve != RESERVE and adopts(evidence) and saves(evidence)),
+    Rule(15, "the guest did as it was told", the_guest_did_as_it_was_told, lambda evidence: not evidence.lost),
 )
 
 
@@ -602,9 +625,9 @@ def judge_run(run_: Run, which: str = "patched", control: Judgement | None = Non
     available = run_.facts("memory")
     evidence = Evidence(run_.scenario, trace, which, run_.sent, panic, run_.mark("saving"),
                         (tail - head) % size, crash_memory=crash_memory, damage=run_.damage,
-                        dead=run_.mark("dead") or 0.0,
+                        dead=run_.mark("dead") or 0.0, waited=int((run_.facts("waited") or [["0"]])[0][0]),
                         control=control, more=[int(sid, 0) for (sid,) in run_.facts("more-disk")],
-                        pages=pages(run_),
+                        more_read=[int(sid, 0) for (sid,) in run_.facts("more-read")], pages=pages(run_),
                         console=REPLAYED.sub("", console.read_text(errors="replace")),
                         available_kib=int(available[0][0]) if available else None)
     evidence.lost = lost

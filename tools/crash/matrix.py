@@ -26,9 +26,9 @@ from typing import Any
 
 from ..common import USAGE, Err, cache_dir, lock, say
 from ..queue.config import Value
-from ..results import Report, Result, Status, count, counted, hold, release, run_directory
+from ..results import PLAN, Report, Result, Status, count, counted, hold, release, run_directory
 
-ROWS, PLAN = "rows.jsonl", "plan.json"
+ROWS = "rows.jsonl"
 # What a matrix that goes on need not run again. A rate of failures is of all that ran: what was lost
 # counts, and where chance is judged, what proved nothing does too.
 KEPT = frozenset({Status.PASS, Status.FAIL, Status.LOST})
@@ -45,6 +45,7 @@ class Job:
     again: str                  # the command that repeats just this one
     changed: Mapping[str, Value] = field(default_factory=dict)     # comes before the configuration's values
     kernels: Sequence[str] = ("unpatched", "patched")
+    built: Sequence[str] = ()   # their keys, as planned: of the one that crashes and the crash kernel
 
 
 Run = Callable[[Job, Path], Result]

@@ -131,7 +131,7 @@ class Scenario:
     @property
     def damages(self) -> int:
         """How often chance strikes."""
-        return int(1 + self.chaos % 4)
+        return int(1 + self.chaos // 2 % 4)     # as often with each firmware
 
     def command(self, qemu: Sequence[str], image: Path, initrd: Path) -> list[str]:
         """QEMU's command; its disks and sockets are those of workload.py."""

@@ -216,6 +216,7 @@ def run_jobs(verb: str, base: str, jobs: Sequence[Job], kept: Collection[Status]
 
     `cannot`: jobs that are not run, and why."""
     keys = {}
+    planned = []
     lacking = {job.name: cannot[job.name] for job in jobs if job.name in cannot}
     deps.need("guest")
     tools = tools_key()
@@ -233,7 +234,8 @@ def run_jobs(verb: str, base: str, jobs: Sequence[Job], kept: Collection[Status]
         built = [] if job.name in lacking else [
             kernel.key for which in job.kernels for kernel in kernels(base, which, setup)]
         keys[job.name] = digest(tools, name, json.dumps(setup.values), *built)[:16]
-    matrix = Matrix(verb, base, jobs, keys, kept)
+        planned.append(dataclasses.replace(job, built=built))
+    matrix = Matrix(verb, base, planned, keys, kept)
     for row, why in lacking.items():
         matrix.skip(row, why)
     matrix.run(one)
@@ -248,6 +250,11 @@ def one(job: Job, directory: Path) -> Result:
     except Err as err:
         err.show()
         return Result("crash", job.name, failure(err), f"    {err.line}")
+    ran = [key for which in job.kernels for key in crash.report.about["kernels"][which].values()]
+    if ran != list(job.built):
+        release(crash.directory)
+        return Result("crash", job.name, Status.ENVIRONMENT,
+                      "    the kernels were changed while this ran; next: the same command again")
     crash.report.write(crash.directory)
     text = report.lines(crash.runs)
     struck = crash.runs["patched"].rule(11)

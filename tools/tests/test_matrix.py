@@ -15,7 +15,7 @@ import pytest
 
 from .. import machine, results
 from ..common import Err
-from ..crash import guest, matrix
+from ..crash import guest, judge, matrix
 from ..crash import test as crash
 from ..crash.matrix import Job, Matrix
 from ..kernel import build
@@ -315,6 +315,20 @@ def test_both_firmwares(monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
     assert [job.changed["uefi"] for job in ran] == [False, True] * 20
     chosen = {job.changed["chaos" if verb == "chaos" else "panic_ms"] for job in ran}
     assert len(chosen) > 30 and all(isinstance(value, int) and value >= 0 for value in chosen)
+
+
+def test_kernels_that_are_changed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row does not count for kernels that it did not run."""
+    for path in (tmp_path / name for name in ("run", "matrix")):
+        path.mkdir()
+    report = Report("crash-test", "6.12", [Result("patched", "rule 1: x", Status.PASS)],
+                    {"kernels": {"patched": {"first": "one", "crash": "two"}}})
+    judged = judge.Judgement(report.results, 1.0)
+    monkeypatch.setattr(crash, "crash_test",
+                        lambda *words, **changed: crash.Crash({"patched": judged}, report, tmp_path / "run"))
+    for built, status in (["one", "two"], Status.PASS), (["one", "three"], Status.ENVIRONMENT):
+        job = Job("seed-1", "default_defconfig", "again", kernels=["patched"], built=built)
+        assert crash.one(job, tmp_path / "matrix").status is status
 
 
 def test_a_control_of_chaos() -> None:

@@ -78,6 +78,28 @@ def test_table() -> None:
     assert results.paint("nothing", Status.FAIL) == "nothing"
 
 
+def test_what_is_to_go_on_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeats of its rows do not push it out; of those that nobody goes on with, not all stay."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def a_matrix(finished: bool) -> Path:
+        path = results.run_directory("v", "b")
+        (path / results.PLAN).touch()
+        if finished:
+            (path / "result.json").touch()
+        results.release(path)
+        return path
+
+    stopped = a_matrix(False) / "rows.jsonl"        # the directory's name may come again
+    stopped.touch()
+    for _ in range(2 * results.KEEP):
+        a_matrix(True)
+    assert stopped.exists() and len(list(stopped.parent.parent.glob("2*"))) <= results.KEEP + 1
+    for _ in range(results.KEEP):
+        a_matrix(False)
+    assert not stopped.exists()
+
+
 def test_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = []

@@ -29,6 +29,7 @@
  *					last word come before the panic?
  *	more-disk STREAMID		one of the `more=` other disks, which is read, too; the
  *					StreamID that it has if no bridge gives it another
+ *	waited MS			before the panic, as wait= says
  *	done INDEX			this read was complete before the panic
  *	storm COUNT			so many mappings were made and gone in the last 100 ms
  *	panic				host answers: go, or go INDEX VALUE to
@@ -36,6 +37,7 @@
  *					or chaos SEED COUNT
  *	damaged				that is done: now comes the panic
  *	saving				makedumpfile starts
+ *	more-read STREAMID		the crash kernel has read that other disk
  *	vmcore STATUS BYTES MILLISECONDS
  *	dmesg STATUS PANIC-FOUND
  *	shutdown			host answers: go
@@ -85,6 +87,7 @@
 #define WAIT_MS		20000
 #define MAX_MORE	16
 #define MORE_SIZE	4096
+#define READ_S		5	/* for another disk to come in the crash kernel, and for a read of it */
 #define MIN_STORM	100	/* mappings that prove that it blows */
 #define STORMY		4	/* processes that map: one is always about it */
 
@@ -501,18 +504,15 @@ static void queue_more_reads(const char *path, int reads, char *buf)
 	say("more-disk 0x%x", stream_id(path + strlen("/dev/")));
 }
 
-/* Of all other disks, of which there must be @count */
-static void queue_more(int count, int reads)
+/* All disks but the slow one and that for the dump; waits so long for @count of them */
+static int more_disks(char paths[MAX_MORE][300], int count, int wait_ms)
 {
-	char paths[MAX_MORE][300], path[300], serial[64];
-	uint64_t end = now_ms() + WAIT_MS;
+	uint64_t end = now_ms() + wait_ms;
+	char path[300], serial[64];
 	struct dirent *entry;
 	int found = 0;
 	DIR *handle;
-	char *buf;
 
-	if (!count)
-		return;
 	do {
 		handle = opendir("/sys/block");
 		for (found = 0; handle && (entry = readdir(handle)) && found < MAX_MORE; ) {
@@ -529,11 +529,49 @@ static void queue_more(int count, int reads)
 			closedir(handle);
 		nap();
 	} while (found != count && now_ms() < end);
+	return found;
+}
+
+static void queue_more(int count, int reads)
+{
+	char paths[MAX_MORE][300], *buf;
+	int found = count ? more_disks(paths, count, WAIT_MS) : 0;
+
 	if (found != count)
 		give_up("%d more disks, not %d", found, count);
+	if (!count)
+		return;
 	buf = locked_memory(MORE_SIZE);
 	for (int i = 0; i < count; i++)
 		queue_more_reads(paths[i], reads, buf);
+}
+
+/* Can the crash kernel use them, too? It may wait for ever for one that is dead. */
+static void read_more(int count)
+{
+	struct timespec limit = { .tv_sec = READ_S };
+	char paths[MAX_MORE][300], *buf;
+	int found;
+
+	if (!count)
+		return;
+	found = more_disks(paths, count, READ_S * 1000);
+	buf = locked_memory(MORE_SIZE);
+	for (int i = 0; i < found; i++) {
+		struct iocb iocb = {
+			.aio_lio_opcode = IOCB_CMD_PREAD,
+			.aio_fildes = open(paths[i], O_RDONLY | O_DIRECT),
+			.aio_buf = (uintptr_t)buf,
+			.aio_nbytes = MORE_SIZE,
+		}, *list[] = { &iocb };
+		aio_context_t ctx = 0;
+		struct io_event event;
+
+		if (!syscall(SYS_io_setup, 1, &ctx) && syscall(SYS_io_submit, ctx, 1, list) == 1 &&
+		    syscall(SYS_io_getevents, ctx, 1, 1, &event, &limit) == 1 &&
+		    event.res == MORE_SIZE)
+			say("more-read 0x%x", stream_id(paths[i] + strlen("/dev/")));
+	}
 }
 
 static void tell_done(aio_context_t ctx, int reads)
@@ -647,6 +685,7 @@ static void first_kernel(int reads, int wait_ms, const char *moment, int more, c
 	volatile uint32_t *mappings = NULL, *regs;
 	const char *nic, *answer;
 	aio_context_t ctx = 0;
+	uint64_t begin;
 	uint32_t before;
 
 	tell_crash_memory(": Crash kernel");
@@ -664,7 +703,9 @@ static void first_kernel(int reads, int wait_ms, const char *moment, int more, c
 	queue_reads(&ctx, reads);
 	if (!strcmp(moment, "storm"))
 		mappings = storm();
+	begin = now_ms();
 	usleep(wait_ms * 1000);
+	say("waited %llu", (unsigned long long)(now_ms() - begin));
 	if (!suspended)
 		tell_ring(regs);
 	tell_done(ctx, reads);
@@ -705,7 +746,7 @@ static void memory(void)
 		fclose(file);
 }
 
-static void crash_kernel(const char *level)
+static void crash_kernel(const char *level, int more)
 {
 	uint64_t begin = now_ms();
 	char target[300], arg[16];
@@ -738,6 +779,7 @@ static void crash_kernel(const char *level)
 	status = run("/dev/null", (char *[]){ "/usr/bin/makedumpfile", "--dump-dmesg", "-f",
 					      target, "/dmesg", NULL });
 	say("dmesg %d %d", status, has_text("/dmesg", "sysrq triggered crash"));
+	read_more(more);
 	say("shutdown");
 	hear();
 	power_off();
@@ -895,7 +937,7 @@ int main(int argc, char **argv)
 	    (unsigned long long)now_ms(), sysconf(_SC_PAGESIZE), build_id());
 	snprintf(params, sizeof(params), "%s", hear());
 	if (crashed)
-		crash_kernel("17");
+		crash_kernel("17", atoi(param(params, "more=", "0")));
 	sscanf(param(params, "moment=", "none"), "%15s", moment);
 	first_kernel(atoi(param(params, "reads=", "32")), atoi(param(params, "wait=", "0")), moment,
 		     atoi(param(params, "more=", "0")), program ? NULL :
