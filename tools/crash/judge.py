@@ -482,8 +482,8 @@ def the_guest_did_as_it_was_told(evidence: Evidence) -> Found:
         return Status.INVALID, f"the crash kernel's command line is not {words!r}", {}
     if evidence.waited < wait:
         return Status.INVALID, f"the panic came after {evidence.waited} ms, not {wait}", {}
-    return Status.PASS, "the crash kernel has its command line" + f", the panic came after {wait} ms" * bool(
-        wait), {}
+    said = f", the panic came after {wait} ms" * bool(wait)
+    return Status.PASS, f"the crash kernel has its command line{said}", {}
 
 
 @dataclass(frozen=True)
@@ -515,7 +515,8 @@ RULES = (
     Rule(13, "the second panic ends it", the_second_panic_ends_it, lambda evidence: not saves(evidence)),
     Rule(14, "it has no less memory", it_has_no_less_memory, lambda evidence: evidence.control is not None
          and evidence.scenario.reserve != RESERVE and adopts(evidence) and saves(evidence)),
-    Rule(15, "the guest did as it was told", the_guest_did_as_it_was_told, lambda evidence: not evidence.lost),
+    Rule(15, "the guest did as it was told", the_guest_did_as_it_was_told,
+         lambda evidence: not evidence.lost),
 )
 
 

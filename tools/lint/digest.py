@@ -114,7 +114,7 @@ class Digest:
                 continue
             row = Row(None, p, status=MISSING, kind="missing")
             row.note = next(filter(None, (left_out(r.local, r.up, p) for r in self.rows
-                                          if r.local and any(r.up is q for q in s.patches))), "")
+                                          if r.local and r.up and any(r.up is q for q in s.patches))), "")
             if row.note:
                 row.status = NOTED
             else:

@@ -210,7 +210,8 @@ def has_words(why: str) -> bool:
 CONTEXT_WORDS = re.compile(r"(?:context\w*|conflict\w*|adjust\w*|resolv\w*|fix\w*|fuzz\w*|offset\w*|minor|"
                            r"trivial\w*|clean\w*|surrounding|pick\w*|cherry|appl\w+|change\w*|lines?|"
                            r"only|just|the|in|for|of|a|to|due|and|up|no)", re.I)
-WITHOUT = re.compile(r"""\[[^:]*:(?:[^"]*;)?\s*without\s+(?P<what>"[^"]+"(?:(?:,|,?\s+and)\s+"[^"]+")*)(?P<why>[^"]*)""", re.I)
+WITHOUT = re.compile(r'\[[^:]*:(?:[^"]*;)?\s*without\s+'
+                     r'(?P<what>"[^"]+"(?:(?:,|,?\s+and)\s+"[^"]+")*)(?P<why>[^"]*)', re.I)
 FILE = re.compile(r"[\w./-]*\w\.(?:[chS]|cc|cpp|cxx|hh|hpp|rs|go|java|py|pl|sh|rst|txt|md|dtsi?|ya?ml|json|"
                   r"toml|mk|am|ac|in|xml)\b|\b(?:Makefile|Kconfig|Kbuild)\b")
 
@@ -219,8 +220,8 @@ def does_without(note: str, subject: str) -> bool:
     """Whether a note says that the branch goes without the patch of that subject, and why:
     `[name: without "SUBJECT" and "SUBJECT": why]`."""
     m = WITHOUT.match(note)
-    return bool(m) and has_words(m["why"]) and bare(subject).casefold() in {
-        bare(q).casefold() for q in re.findall(r'"([^"]+)"', m["what"])}
+    left = re.findall(r'"([^"]+)"', m["what"]) if m and has_words(m["why"]) else []
+    return bare(subject).casefold() in {bare(other).casefold() for other in left}
 
 
 def of_context(note: str) -> bool:

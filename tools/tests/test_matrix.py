@@ -326,9 +326,9 @@ def test_kernels_that_are_changed_meanwhile(tmp_path: Path, monkeypatch: pytest.
     judged = judge.Judgement(report.results, 1.0)
     monkeypatch.setattr(crash, "crash_test",
                         lambda *words, **changed: crash.Crash({"patched": judged}, report, tmp_path / "run"))
-    for built, status in (["one", "two"], Status.PASS), (["one", "three"], Status.ENVIRONMENT):
+    for built, wanted in (["one", "two"], Status.PASS), (["one", "three"], Status.ENVIRONMENT):
         job = Job("seed-1", "default_defconfig", "again", kernels=["patched"], built=built)
-        assert crash.one(job, tmp_path / "matrix").status is status
+        assert crash.one(job, tmp_path / "matrix").status is wanted
 
 
 def test_a_control_of_chaos() -> None:
