@@ -353,16 +353,20 @@ def control(off: str, hits: Sequence[str], usual: Status) -> Result:
     return Result("chaos", f"without {off}", Status.PASS, f"{said}, and passes with it")
 
 
+def damaged(seed: int, off: str = "") -> dict[str, config.Value]:
+    """What `make chaos` changes in the default crash."""
+    # One more busy disk, on a bus with an L1 descriptor of its own
+    devices = config.load("root_port_defconfig")["CRASH_DEVICES"]
+    return {"chaos": seed, "without": off, "devices": devices, "uefi": seed % 2 == 0}
+
+
 def chaos() -> int:
     """make chaos: the stream table is damaged right before the panic.
 
     Every crash must give a vmcore, and the streams that are not damaged must not notice. WITHOUT= is a
     control: it switches one of the driver's checks off, which chance must find. Even seeds boot by UEFI."""
     off = os.environ.get("WITHOUT", "")
-    # One more busy disk, on a bus with an L1 descriptor of its own
-    devices = config.load("root_port_defconfig")["CRASH_DEVICES"]
-    return seeds("chaos", lambda seed: {"chaos": seed, "without": off, "devices": devices,
-                                        "uefi": seed % 2 == 0}, off)
+    return seeds("chaos", lambda seed: damaged(seed, off), off)
 
 
 def soak() -> int:

@@ -35,6 +35,8 @@ class Crash:
     directory: object
 def crash_test(conf, kernels, **changed):
     return Crash(*report())
+def damaged(seed):
+    return {"chaos": seed}
 main = scenarios = chaos = soak = memory = None
 """
 HOST = "import pytest\ndef test_one(): pass\n{more}\n@pytest.mark.skip\ndef test_two(): pass\n"
