@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
 import re
 import socket
 import struct
@@ -23,7 +24,7 @@ from typing import Any
 
 from .. import common, machine
 from ..common import FAIL, Err, flag, run, stage
-from ..crash import judge
+from ..crash import judge, workload
 from ..crash.scenario import SLOW, TRACE
 from ..crash.trace import read_trace
 from ..queue import config, deps
@@ -36,6 +37,7 @@ from .kit import pack
 from .kit.collect import THIS_BOOT, VMCORE
 from .kit.provoke import RUN
 from .kit.server import STATE
+from .kit.stream import RATE
 
 # A disk that is not slow; in the crash kernel an AER error, and a CPER record that firmware makes.
 LIES = ("fast", "aer", "cper")
@@ -71,12 +73,16 @@ class Crash:
 
 
 def watch(where: Path, argv: Sequence[str], limit: float, patterns: dict[str, str],
-          seen: Callable[[machine.Machine, str], None]) -> dict[str, float]:
-    """Run a machine to its end; when its console had each pattern, in their order."""
+          seen: Callable[[machine.Machine, str], None], send: bool = False) -> dict[str, float]:
+    """Run a machine to its end; when its console had each pattern, in their order. `send`: what ./kit send
+    does on a second machine."""
     found: dict[str, float] = {}
     left = list(patterns.items())
     with machine.Machine(where, argv, limit) as vm:
         vm.bind("host.sock")
+        if send:
+            nic = vm.connect("nic.sock", socket.SOCK_DGRAM)
+            workload.Sender(nic, random.getrandbits(31) | 1, RATE).start()      # until QEMU is gone
         console, at = where / machine.CONSOLE, 0
         while vm.running(0.005):
             if left and console.stat().st_size > at:
@@ -146,7 +152,7 @@ def crash(where: Path, qemu: Sequence[str], image: images.Image, which: str, kit
             inject(vm, where.name)
 
     argv = machine_of(setup, qemu, where.name)
-    marks = watch(where, argv, setup.timeout_s, {"panic": judge.PANIC_TEXT, **kdump.FOLLOW}, seen)
+    marks = watch(where, argv, setup.timeout_s, {"panic": judge.PANIC_TEXT, **kdump.FOLLOW}, seen, True)
     console = (where / machine.CONSOLE).read_text(errors="replace")
     if "shutdown" not in marks:
         raise Err(f"the kit did not crash {image.releases[which]}, or kdump-tools saved nothing",
@@ -193,10 +199,16 @@ def said_of(found: dict[str, Any], key: str, name: str) -> tuple[Status, str]:
 def agreement(found: dict[str, Any], crashes: dict[str, Crash]) -> list[Result]:
     """The kit's verdict beside the trace's, of both kernels."""
     pairs = {"unpatched": said_of(found, "control", "data lands")[0], "patched": Status(found["verdict"])}
-    return [Result(which, "the kit agrees with the trace",
-                   Status.PASS if kit is wanted and crashes[which].trace is wanted else Status.FAIL,
-                   f"{kit} by the kit, {crashes[which].trace} by the trace; it must be {wanted}")
-            for (which, kit), wanted in zip(pairs.items(), (Status.FAIL, Status.PASS))]
+    results = []
+    for (which, kit), key, wanted in zip(pairs.items(), ("control", "results"), (Status.FAIL, Status.PASS)):
+        frames, why = said_of(found, key, "frames land")
+        for name, good, said in (
+                ("the kit agrees with the trace", kit is wanted and crashes[which].trace is wanted,
+                 f"{kit} by the kit, {crashes[which].trace} by the trace"),
+                ("frames land", frames is wanted, f"{frames} by the kit: {why}")):
+            results.append(Result(which, name, Status.PASS if good else Status.FAIL,
+                                  f"{said}; it must be {wanted}"))
+    return results
 
 
 def lie(name: str, found: dict[str, Any], rule: str, wanted: Status) -> Result:

@@ -243,11 +243,13 @@ def test_what_a_console_shows_in_its_order(tmp_path: Path) -> None:
         proof.watch(tmp_path, ["sh", "-c", "echo no such device; exit 1"], 20, {}, lambda vm, mark: None)
 
 
-def kit_says(verdict: str, control: str, **rules: str) -> dict[str, object]:
+def kit_says(verdict: str, control: str, heard: str = "FAIL", **rules: str) -> dict[str, object]:
     """Of the kit's result.json what is looked at."""
-    return {"verdict": verdict, "control": [{"name": "data lands", "status": control, "detail": ""}],
-            "results": [{"name": name.replace("_", " "), "status": status, "detail": ""}
-                        for name, status in rules.items()]}
+    def listed(**rules: str) -> list[dict[str, str]]:
+        return [{"name": name.replace("_", " "), "status": status, "detail": ""}
+                for name, status in rules.items()]
+    return {"verdict": verdict, "control": listed(data_lands=control, frames_land=heard),
+            "results": listed(**rules)}
 
 
 @pytest.mark.parametrize(
@@ -264,8 +266,10 @@ def test_the_kit_beside_the_trace(tmp_path: Path, kit: tuple[str, str], trace: t
                                   good: tuple[bool, bool]) -> None:
     crashes = {which: proof.Crash(tmp_path, [Result(which, "rule 2", Status(status))])
                for which, status in zip(("unpatched", "patched"), trace)}
-    found = proof.agreement(kit_says(kit[1], kit[0]), crashes)
-    assert tuple(result.status is Status.PASS for result in found) == good
+    for heard, frames in (("FAIL", "PASS"), (True, True)), (("PASS", "SKIPPED"), (False, False)):
+        found = proof.agreement(kit_says(kit[1], kit[0], heard[0], frames_land=heard[1]), crashes)
+        passed = [result.status is Status.PASS for result in found]
+        assert (tuple(passed[::2]), tuple(passed[1::2])) == (good, frames)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import tarfile
@@ -22,8 +23,8 @@ from typing import Any
 import pytest
 
 from ..common import ENVIRONMENT, FAIL, INVALID, PASS, USAGE, Err
-from ..crash.workload import READ_SIZE, expected_block
-from ..distro.kit import pack, verdict
+from ..crash.workload import READ_SIZE, expected_block, frame
+from ..distro.kit import dump, pack, stream, verdict
 from ..queue import deps
 from .conftest import TOP, Project, kernel_tree, snapshot
 from .test_distro import Usage
@@ -33,6 +34,7 @@ HOST, READS = "crashme", 3
 BUFFERS = AT + 8192             # of a_vmcore
 LEDGER = BUFFERS + READS * READ_SIZE
 STATE = "var/lib/smmu-kdump-kit"
+STREAM = 0x1234567              # the nonce of the frames
 BOOT = "6,0,0,-;Booting Linux on physical CPU 0x0000000000 [0x411fd070]\n"
 HELD = "6,1,100,-;smmu_kdump_test: holding the crash kernel for 5000 ms, after the SMMU\n"
 ADOPTED = ("6,2,90,-;arm-smmu-v3 arm-smmu-v3.0.auto: kdump: adopted the crashed kernel's two-level stream "
@@ -125,13 +127,16 @@ def flat(data: bytes) -> bytes:
 
 
 def vmcore(run_: dict[str, Any], where: Path, landed: list[int], before: list[int] = [0],
-           marker: str = "") -> bytes:
-    """Of this crash: these reads had come before the panic, these have come in the end."""
+           marker: str = "", frames: range = range(0)) -> bytes:
+    """Of this crash: these reads had come before the panic, these have come in the end; so have these
+    frames, of which number 40 was heard last."""
     blocks = [expected_block(run_["nonce"], index) if index in landed else b"\xaa" * READ_SIZE
               for index in range(READS)]
     ledger = struct.pack("<Q", run_["nonce"]) + bytes(index in before for index in range(READS))
     log = b"\0" * 9 + (marker or run_["marker"]).encode() + b"\0\3\1" + PANIC
-    a_vmcore(where, b"".join(blocks) + ledger, log)
+    heard = struct.pack("<QQ", run_["nonce"], 40)
+    buffers = b"".join(frame(STREAM, number).rjust(700, b"x").ljust(2048, b"x") for number in frames)
+    a_vmcore(where, b"".join(blocks) + ledger.ljust(4096, b"\0") + heard.ljust(4096, b"\0") + buffers, log)
     data = where.read_bytes()
     where.unlink()
     return data
@@ -243,7 +248,7 @@ def test_an_honest_server(kit: Path, honest: Pair, tmp_path: Path) -> None:
     assert rules["the control fails"] == ("PASS", "without the series: data lands: 0 of 2 reads in flight")
     assert bad(rules) == {}
     text = (tmp_path / "table.txt").read_text()
-    assert text.endswith("9 passed, 0 failed, 1 skipped\nPASS\n") and "unpatched" in text
+    assert text.endswith("9 passed, 0 failed, 2 skipped\nPASS\n") and "unpatched" in text
     assert {path.name for path in tmp_path.iterdir()} == {"table.txt", "result.json", "result.ktap",
                                                           "junit.xml", "report.html"}
 
@@ -376,6 +381,100 @@ def test_lies(kit: Path, honest: Pair, tmp_path: Path, lie: Lie, wrong: dict[str
     lie(*pair)
     code = FAIL if "FAIL" in wrong.values() else INVALID if wrong else PASS
     assert bad(judged(kit, pair, tmp_path / "out", code)) == wrong
+
+
+def hear(here: Path, frames: range, form: Callable[[bytes], bytes] = bytes) -> None:
+    """There was a stream, of ten frames a second; the crash kernel waits from second 2 to second 7."""
+    run_ = told(here)
+    run_["frames"] = {"nonce": STREAM, "rate": 10.0, "ledger": f"{LEDGER + 4096:#x}:0x10"}
+    (here / "run.json").write_text(json.dumps(run_))
+    redump(here, [0, 1, 2], form, frames=frames)
+    text = (here / "crash-kernel.log").read_text()
+    (here / "crash-kernel.log").write_text(text.replace("6,1,100,-", "6,1,2000000,-"))
+
+
+@pytest.mark.parametrize(("frames", "form", "status", "said"), [
+    (range(120), bytes, "PASS", "50 of 50"), (range(20, 120), as_kdump, "PASS", "50 of 50"),
+    (range(41, 107), bytes, "PASS", "46 of 50"),    # a network may lose some
+    (range(41, 70), bytes, "FAIL", "9 of 50"),      # the SMMU was reset
+    (range(41), bytes, "FAIL", "0 of 50")])
+def test_frames(kit: Path, honest: Pair, tmp_path: Path, frames: range,
+                form: Callable[[bytes], bytes], status: str, said: str) -> None:
+    """Those that were sent while the crash kernel waited, and no earlier ones."""
+    control, patched = copy(honest, tmp_path)
+    hear(patched, frames, form)
+    hear(control, range(41, 66))        # all its reads have landed: its frames have not
+    found = judged(kit, (control, patched), tmp_path / "out", PASS if status == "PASS" else FAIL)
+    assert found["frames land"] == (
+        status, f"{said} frames that were due between the SMMU's probe and the end of the wait")
+    assert "without the series: frames land: 5 of 50" in found["the control fails"][1]
+    relog(patched, BOOT + ADOPTED)
+    found = judged(kit, (control, patched), tmp_path / "out", INVALID)
+    assert found["frames land"][0] == "INVALID" and "was not held" in found["frames land"][1]
+    console = f"{BOOT}{told(patched)['marker']}\n[    0.0] {BOOT}[    2.000000] {HELD.partition(';')[2]}"
+    (patched / "crash-kernel.log").unlink()
+    log(patched, console.replace("6,0,0,-;", "") + ADOPTED, "console.log")
+    assert judged(kit, (control, patched), tmp_path / "out", PASS if status == "PASS" else FAIL)[
+        "frames land"][0] == status
+
+
+def test_a_ledger_of_the_stream_that_is_gone(kit: Path, honest: Pair, tmp_path: Path) -> None:
+    pair = copy(honest, tmp_path)
+    ledger = struct.pack("<QQ", told(pair[1])["nonce"], 40)
+    hear(pair[1], range(120), lambda elf: elf.replace(ledger, bytes(16)))
+    assert bad(judged(kit, pair, tmp_path / "out", INVALID)) == {"frames land": "INVALID"}
+
+
+@pytest.mark.parametrize("form", [bytes, as_kdump])
+def test_the_memory_of_a_dump(tmp_path: Path, form: Callable[[bytes], bytes]) -> None:
+    a_vmcore(tmp_path / "vmcore", bytes(dump.CHUNK + 5000), b"")
+    (tmp_path / "vmcore").write_bytes(form((tmp_path / "vmcore").read_bytes()))
+    pieces = list(dump.memory(tmp_path / "vmcore"))
+    assert [len(piece) for piece in pieces] == [dump.CHUNK, 6 * 4096]
+    assert pieces[0].start == AT and pieces[0].stop == pieces[1].start
+
+
+def test_runs_of_bits() -> None:
+    bits = "1" * 3 + "0" * 9 + "1" * 20 + "0" * 16 + "1" * 8
+    data = bytes(int(bits[at:at + 8][::-1], 2) for at in range(0, len(bits), 8))
+    assert list(dump._runs(data)) == [(0, 3), (12, 32), (48, 56)]
+
+
+def test_the_stream_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sender's frames by a socket; what else is on the network does not count."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    monkeypatch.setattr(stream, "physical", lambda page: 0x4000)
+    monkeypatch.setattr(stream, "SILENT_S", 0.5)
+    with pytest.raises(Err, match=r"no frame came.*"):
+        stream.Stream(ours, 7).begin()
+    heard = stream.Stream(ours, 7)
+    theirs.send(b"\xff" * 60)
+    for number in range(100, 101 + stream.WARM_UP):
+        theirs.send(frame(STREAM, number))
+    found = heard.begin()
+    assert found["nonce"] == STREAM and found["rate"] > stream.RATE and found["ledger"] == "0x4000:0x10"
+    theirs.send(frame(STREAM + 2, 9000))
+    theirs.send(frame(STREAM, 5000))
+    end = time.monotonic() + 10
+    while stream.LEDGER.unpack_from(heard.page) != (7, 5000) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert stream.LEDGER.unpack_from(heard.page) == (7, 5000)
+    twice = stream.Stream(theirs, 7)
+    for nonce in STREAM, STREAM + 2:
+        ours.send(frame(nonce, 1))
+    with pytest.raises(Err, match="two machines send"):
+        twice.begin()
+
+
+def test_a_card(server: Server) -> None:
+    assert "eth9 is no network card" in server("check", "--frames", "eth9", code=ENVIRONMENT)
+    (server.root / "sys/class/net/eth0").mkdir(parents=True)
+    (server.root / "sys/class/net/eth0/device").symlink_to("../../../devices/0000:02:00.0")
+    server.put("sys/devices/0000:02:00.0/uevent", "")
+    assert "eth0 is not behind an SMMU" in server("check", "--frames", "eth0", code=ENVIRONMENT)
+    server.put("sys/devices/0000:02:00.0/iommu_group", "")
+    assert "eth0 is behind the SMMU (0000:02:00.0)" in server("check", "--frames", "eth0")
+    assert "network card nocard" in run(server.kit, "send", "nocard", code=USAGE)
 
 
 def test_without_a_control(kit: Path, honest: Pair, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""./kit check | crash | collect | verdict: the kit's command line. Its README has the steps."""
+"""./kit check | crash | collect | verdict | send: the kit's command line. Its README has the steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from ... import common
-from . import collect, provoke, redfish, server, verdict
+from . import collect, provoke, redfish, server, stream, verdict
 
 HERE = Path(__file__).resolve().parents[3]
 READS = 1024
@@ -18,12 +18,16 @@ def _arguments() -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     for name, what in (("check", "is this machine ready?"), ("crash", "crash it on purpose"),
                        ("collect", "after the reboot: all that tells of the crash"),
-                       ("verdict", "PASS, FAIL or INVALID, and why")):
+                       ("verdict", "PASS, FAIL or INVALID, and why"),
+                       ("send", "on a second machine: frames for crash --frames")):
         verb = verbs.add_parser(name, help=what, allow_abbrev=False)
-        if name != "verdict":
+        if name == "send":
+            verb.add_argument("card", help="the network card, on the same Ethernet as the server's")
+        elif name != "verdict":
             verb.add_argument("--root", type=Path, default=Path("/"), help="the machine's files are here")
         if name in ("check", "crash"):
             verb.add_argument("--reads", type=int, default=READS, help=f"of 128 KiB each ({READS})")
+            verb.add_argument("--frames", default="", metavar="CARD", help="it hears ./kit send's frames")
             verb.add_argument("--on", default=server.STATE, metavar="DIR", help="on the disk that is read")
         if name == "crash":
             verb.add_argument("--crash-this-machine", action="store_true", help="do it")
@@ -47,6 +51,8 @@ def main() -> int:
     told = _arguments()
     if told.verb == "verdict":
         return verdict.verdict(told.patched, told.control, told.out)
+    if told.verb == "send":
+        return stream.send(told.card)
     machine = server.Server(told.root.absolute())
     if told.verb == "collect":
         bmc = None
@@ -56,9 +62,10 @@ def main() -> int:
             login = redfish.login(told.bmc_login)
             bmc = redfish.Service(told.bmc, *login, told.bmc_cert, max(told.bmc_wait, 0.1))
         return collect.collect(machine, told.name, told.console, bmc)
-    if not 0 < told.reads < 1 << 16 or not told.on.startswith("/"):
-        raise common.Err("--reads is 1 to 65535, --on an absolute path", code=common.USAGE)
-    machine = server.Server(machine.root, told.reads, told.on)
+    if not 0 < told.reads < 1 << 16 or not told.on.startswith("/") or "/" in told.frames:
+        raise common.Err("--reads is 1 to 65535, --on an absolute path, --frames a network card's name",
+                         code=common.USAGE)
+    machine = server.Server(machine.root, told.reads, told.on, told.frames)
     if told.verb == "check":
         return server.check(machine)
     return provoke.crash(machine, HERE / "workload", told.crash_this_machine, told.confirm, told.rehearse)

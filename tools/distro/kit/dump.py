@@ -4,7 +4,8 @@
     python3 -m tools.distro.kit.dump FILE NONCE <FACTS
 
 prints, as JSON, the crashed kernel's log, the ledger and which reads' buffers hold what the file does.
-FACTS are the lines that the workload wrote (tools/crash/guest/init.c). A program of its own, as
+FACTS are the lines that the workload wrote (tools/crash/guest/init.c), and, if there was a stream,
+"frames NONCE PHYS:LEN" with the place of its ledger. A program of its own, as
 crash/vmcore.py is.
 """
 
@@ -15,13 +16,16 @@ import json
 import re
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...crash import vmcore
 from ...crash.workload import expected_block
+from . import stream
 
 PAGE = 4096
+CHUNK = 1 << 20                 # bytes of memory that are searched at once
 ELF, KDUMP, FLAT = b"\x7fELF", b"KDUMP   ", b"makedumpfile\0"
 PT_LOAD = 1
 USER_PAGES = 8                  # the bit of makedumpfile's level that leaves them out
@@ -92,6 +96,51 @@ def wrong(path: Path) -> str:
     return f"it is cut short: {size} bytes, its headers tell of more" if end > size else ""
 
 
+def memory(path: Path) -> Iterator[range]:
+    """The physical memory that a whole dump has, in pieces of at most CHUNK bytes."""
+    with open(path, "rb") as file:
+        head = file.read(464)
+        if head.startswith(ELF):
+            offset, (size, count) = int.from_bytes(head[32:40], "little"), struct.unpack_from("<HH", head, 54)
+            file.seek(offset)
+            table = file.read(size * count)
+            found = (struct.unpack_from("<IIQQQQ", table, number * size) for number in range(count))
+            pieces = [(at, at + length) for kind, _, _, _, at, length in found if kind == PT_LOAD and length]
+        else:
+            block, sub_blocks, bitmap_blocks = struct.unpack_from("<iiI", head, 428)
+            file.seek((1 + sub_blocks) * block + bitmap_blocks * block // 2)
+            pieces = [(first * block, end * block)
+                      for first, end in _runs(file.read(bitmap_blocks * block // 2))]
+    for first, end in pieces:
+        yield from (range(at, min(at + CHUNK, end)) for at in range(first, end, CHUNK))
+
+
+def _runs(bits: bytes) -> Iterator[tuple[int, int]]:
+    """The runs of bits that are set: first, end."""
+    begin = -1
+    for number, byte in enumerate(bits):
+        if byte == (0xff if begin >= 0 else 0):
+            continue
+        for bit in range(8):
+            at, there = number * 8 + bit, byte >> bit & 1
+            if there and begin < 0:
+                begin = at
+            elif not there and begin >= 0:
+                yield begin, at
+                begin = -1
+    if begin >= 0:
+        yield begin, len(bits) * 8
+
+
+def frames(program: Any, path: Path, nonce: int) -> set[int]:
+    """The numbers of the stream's frames that are anywhere in memory."""
+    found = set()
+    for piece in memory(path):
+        data = vmcore.memory(program, [f"{piece.start:#x}:{len(piece):#x}"])
+        found |= {number for _, number in stream.numbers(data, nonce)}
+    return found
+
+
 def level(path: Path) -> int | None:
     """makedumpfile's -d, if it is told."""
     with open(path, "rb") as file:
@@ -105,7 +154,7 @@ def level(path: Path) -> int | None:
 
 def main(path: Path, nonce: int, facts: str) -> dict[str, Any]:
     import drgn
-    found: dict[str, Any] = {"log": "", "ledger": "", "landed": [], "error": ""}
+    found: dict[str, Any] = {"log": "", "ledger": "", "landed": [], "frames": {}, "error": ""}
     try:
         program = drgn.Program()
         program.set_core_dump(str(path))
@@ -115,6 +164,12 @@ def main(path: Path, nonce: int, facts: str) -> dict[str, Any]:
             if what == "ledger":
                 ledger = vmcore.memory(program, pieces)
                 found["ledger"] = ledger[8:].hex() if ledger[:8] == struct.pack("<Q", nonce) else ""
+            elif what == "frames":
+                ledger = vmcore.memory(program, pieces[1:])
+                if ledger[:8] == struct.pack("<Q", nonce):
+                    _, last = stream.LEDGER.unpack(ledger)
+                    there = frames(program, path, int(pieces[0]))
+                    found["frames"] = {"last": last, "later": sorted(n for n in there if n > last)}
             elif vmcore.memory(program, pieces[1:]) == expected_block(nonce, int(pieces[0])):
                 found["landed"].append(int(pieces[0]))
     except Exception as error:          # whatever drgn raises, the vmcore is no good

@@ -175,7 +175,7 @@ def lava_job() -> int:
         raise Err(f"{bad[0]}={given[bad[0]]} is no good", "make lava-job DEVICE=<type of device> "
                   "KIT=<address of the tarball> UNPATCHED=<uname -r> PATCHED=<uname -r>", USAGE)
     args = os.environ.get("ARGS", "")
-    if not re.fullmatch(r"(--(on /[\w./-]+|reads \d+) ?)*", args):
+    if not re.fullmatch(r"(--(on /[\w./-]+|reads \d+|frames [\w.-]+) ?)*", args):
         raise Err(f"ARGS={args} is no good", 'ARGS="--on /srv/nvme --reads 16000"', USAGE)
     deps.need("yaml")
     import yaml

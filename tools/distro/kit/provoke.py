@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ...common import USAGE, Err, say
 from ...crash.workload import expected_block
+from . import stream
 from .server import BAD, STATE, Server, findings
 
 UNIT = "smmu-kdump-kit.service"
@@ -97,6 +98,8 @@ def prepare(server: Server) -> tuple[Path, list[str], str]:
     told = {"id": name, "nonce": nonce, "marker": marker, "host": server.host, "release": server.release,
             "boot": server.text("/proc/sys/kernel/random/boot_id"), "reads": server.reads,
             "file": f"{server.disk}/{file.name}", "when": time.time(), "before": dumps(server)}
+    if server.card:
+        told["frames"] = stream.Stream(stream.opened(server.card), nonce).begin()
     (here / RUN).write_text(json.dumps(told, indent=2) + "\n")
     blocks(nonce, file, server.reads)
     return here, ["server", str(file), str(server.reads), str(here / "facts"), str(nonce)], marker

@@ -43,6 +43,7 @@ class Server:
     root: Path
     reads: int = 0
     disk: str = STATE           # the directory of the file that is read
+    card: str = ""              # the network card that hears the stream
 
     def path(self, name: str) -> Path:
         return self.root / name.lstrip("/")
@@ -166,6 +167,18 @@ def disk(server: Server) -> Iterator[Finding]:
                           "--on DIRECTORY, one that is on another disk")
 
 
+def card(server: Server) -> Iterator[Finding]:
+    if not server.card:
+        return
+    path = server.path(f"/sys/class/net/{server.card}/device")
+    if not path.exists():
+        yield Finding(BAD, f"{server.card} is no network card of this machine", "--frames CARD; ip link")
+    elif not (path / "iommu_group").exists():
+        yield Finding(BAD, f"{server.card} is not behind an SMMU", "--frames CARD, another one")
+    else:
+        yield Finding(OK, f"{server.card} is behind the SMMU ({path.resolve().name})")
+
+
 def kdump(server: Server) -> Iterator[Finding]:
     size = int(server.text("/sys/kernel/kexec_crash_size", "0"))
     cmdline = server.text("/proc/cmdline")
@@ -274,7 +287,7 @@ def series(server: Server) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Server], Iterator[Finding]], ...] = (
-    architecture, smmu, domains, disk, kdump, level, room, firmware_first, pstore, series)
+    architecture, smmu, domains, disk, card, kdump, level, room, firmware_first, pstore, series)
 
 
 def findings(server: Server) -> list[Finding]:

@@ -24,7 +24,10 @@ from .provoke import CRASH_LOG, RUN
 
 BOOT = "Booting Linux on physical CPU"
 ADOPTED, DROPPED = "kdump: adopted the crashed kernel's", "kdump: adopted stream table dropped"
-HELD = re.compile(r"smmu_kdump_test: holding the crash kernel for \d+ ms, after the SMMU")
+HELD = re.compile(r"smmu_kdump_test: holding the crash kernel for (\d+) ms, after the SMMU")
+# The same, with the seconds since that kernel's start: of a console, or the microseconds of /dev/kmsg.
+HELD_AT = re.compile(rf"(?m)(?:\[ *(\d+\.\d+)\] |^\d+,\d+,(\d+),[^;\n]*;){HELD.pattern}")
+MOST = 0.9                      # of the frames that are due: the rate is measured, a network may lose one
 # What the kernel says of PCIe errors that the device could not correct ...
 PCIE = re.compile(r"severity=Uncorrect|AER: .*(Uncorrect|[Ff]atal)|PoisonTLP|Poisoned TLP|\bCmpltTO\b|"
                   r"[Cc]ompletion [Tt]ime-?out|\[12\] TLP\b|BERT: .*[Ee]rror record")
@@ -50,9 +53,11 @@ class Crash:
 
     def log(self, name: str) -> str:
         """A collected log; of /dev/kmsg's form the text alone."""
+        return re.sub(r"(?m)^\d+,\d+,\d+,[^;\n]*;", "", self.raw(name))
+
+    def raw(self, name: str) -> str:
         path = self.here / name
-        text = path.read_text(errors="replace") if path.exists() else ""
-        return re.sub(r"(?m)^\d+,\d+,\d+,[^;\n]*;", "", text)
+        return path.read_text(errors="replace") if path.exists() else ""
 
     @property
     def this(self) -> bool:
@@ -75,6 +80,15 @@ class Crash:
     @property
     def crash(self) -> str:
         return "\n".join(self.boots)
+
+    @property
+    def held(self) -> tuple[float, float]:
+        """Seconds from the crash kernel's start to the begin and the end of its wait; until the end the card
+        is the crashed kernel's."""
+        found = HELD_AT.search(self.raw(CRASH_LOG)) or HELD_AT.search(
+            self.raw(CONSOLE).partition(self.run["marker"])[2])
+        begin = float(found[1] or int(found[2]) / 1e6) if found else 0.0
+        return begin, begin + (int(found[3]) / 1000 if found else 0.0)
 
     @property
     def adopts(self) -> bool:
@@ -142,6 +156,21 @@ def data_lands(crash: Crash) -> Found:
         return Status.INVALID, (f"{said}; the crash kernel was not held after the SMMU's probe: the others "
                                 "may have been ended by their driver")
     return (Status.FAIL if crash.missing else Status.PASS), said
+
+
+def frames_land(crash: Crash) -> Found:
+    """Those that were sent in the crash kernel's wait, by its clock; and that started after the panic."""
+    told, found = crash.run.get("frames"), crash.dump.get("frames")
+    if not told:
+        return Status.SKIPPED, "no stream was heard (--frames)"
+    if not found:
+        return Status.INVALID, "the vmcore does not have the number that was heard last"
+    due = range(*(found["last"] + 1 + int(told["rate"] * when) for when in crash.held))
+    if not due:
+        return Status.INVALID, "the crash kernel was not held after the SMMU's probe: no frame was due"
+    landed = len(set(due) & set(found["later"]))
+    said = f"{landed} of {len(due)} frames that were due between the SMMU's probe and the end of the wait"
+    return (Status.PASS if landed >= MOST * len(due) else Status.FAIL), said
 
 
 def adopted(crash: Crash) -> Found:
@@ -215,8 +244,8 @@ Rule = tuple[str, Callable[[Crash], Found]]
 RULES: tuple[Rule, ...] = (
     ("a vmcore was saved", a_vmcore), ("the vmcore opens", opens),
     ("the vmcore is of this crash", of_this_crash), ("reads were in flight", in_flight),
-    ("data lands", data_lands), ("the crash kernel adopts", adopted), ("clean logs", clean_logs),
-    ("no error record", no_record), ("no event of the BMC", no_event))
+    ("data lands", data_lands), ("frames land", frames_land), ("the crash kernel adopts", adopted),
+    ("clean logs", clean_logs), ("no error record", no_record), ("no event of the BMC", no_event))
 
 
 def control_fails(crash: Crash, control: Crash | None) -> Found:
@@ -232,7 +261,7 @@ def control_fails(crash: Crash, control: Crash | None) -> Found:
     if not control.boots:
         return Status.INVALID, ("there is no log of the control's crash kernel: if it died, or lost its "
                                 "disk, give collect the serial console's (--console)")
-    for name in ("a vmcore was saved", "data lands", "no error record", "no event of the BMC"):
+    for name in ("a vmcore was saved", "data lands", "frames land", "no error record", "no event of the BMC"):
         if found[name].status is Status.FAIL:
             return Status.PASS, f"without the series: {name}: {found[name].detail}"
     why = f"{flight.detail}; {found['data lands'].detail}"
@@ -257,8 +286,11 @@ def _look(crash: Crash, scratch: Path) -> None:
         if crash.vmcore:
             return
         crash.level = dump.level(path)
+        facts = (crash.here / "facts").read_text()
+        if heard := crash.run.get("frames"):
+            facts += f"frames {heard['nonce']} {heard['ledger']}\n"
         looked = run([sys.executable, "-m", "tools.distro.kit.dump", path, str(crash.run["nonce"])], cwd=TOP,
-                     data=(crash.here / "facts").read_bytes(), check=False)
+                     data=facts.encode(), check=False)
         crash.dump = json.loads(looked.stdout) if not looked.returncode else {
             "error": f"ended with {looked.returncode}"}
     except ValueError as err:
@@ -283,16 +315,19 @@ def judge(here: Path, which: str, scratch: Path) -> Crash:
 def _rows(crash: Crash | None) -> list[str]:
     """A column of the table."""
     if not crash:
-        return ["-"] * 7
+        return ["-"] * 8
     known = bool(crash.ledger())
     status = {result.name: result.status for result in crash.results}
     return [crash.run["release"], f"{len(crash.due)} of {crash.run['reads']}" if known else "-",
-            f"{len(crash.due) - len(crash.missing)}" if known else "-", "yes" if crash.adopts else "no",
+            f"{len(crash.due) - len(crash.missing)}" if known else "-",
+            str(len(crash.dump["frames"]["later"])) if crash.dump.get("frames") else "-",
+            "yes" if crash.adopts else "no",
             *(str(status[name]) for name in ("clean logs", "no error record")), str(worst(crash.results))]
 
 
 def page(crash: Crash, control: Crash | None, results: list[Result]) -> str:
-    names = ("kernel", "reads in flight", "of them landed", "adopted", "log", "error records", "alone")
+    names = ("kernel", "reads in flight", "of them landed", "frames landed", "adopted", "log",
+             "error records", "alone")
     rows: list[list[str]] = [["", "unpatched", "patched"], []]
     rows += [list(row) for row in zip(names, _rows(control), _rows(crash))]
     said = [f"{result.status:<11} {result.suite}: {result.name}: {result.detail}" for result in results]
