@@ -8,6 +8,7 @@ must be that of the trace of the same crashes. Then it is lied to, and must not 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import random
@@ -78,11 +79,13 @@ def watch(where: Path, argv: Sequence[str], limit: float, patterns: dict[str, st
     does on a second machine."""
     found: dict[str, float] = {}
     left = list(patterns.items())
-    with machine.Machine(where, argv, limit) as vm:
+    with machine.Machine(where, argv, limit) as vm, contextlib.ExitStack() as ends:
         vm.bind("host.sock")
         if send:
             nic = vm.connect("nic.sock", socket.SOCK_DGRAM)
-            workload.Sender(nic, random.getrandbits(31) | 1, RATE).start()      # until QEMU is gone
+            sender = workload.Sender(nic, random.getrandbits(31) | 1, RATE)
+            sender.start()
+            ends.callback(sender.finish)
         console, at = where / machine.CONSOLE, 0
         while vm.running(0.005):
             if left and console.stat().st_size > at:

@@ -6,14 +6,17 @@ The workload is a script that crashes by killing the kit; the test then plays th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import struct
 import subprocess
 import tarfile
+import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -134,7 +137,7 @@ def vmcore(run_: dict[str, Any], where: Path, landed: list[int], before: list[in
               for index in range(READS)]
     ledger = struct.pack("<Q", run_["nonce"]) + bytes(index in before for index in range(READS))
     log = b"\0" * 9 + (marker or run_["marker"]).encode() + b"\0\3\1" + PANIC
-    heard = struct.pack("<QQ", run_["nonce"], 40)
+    heard = stream.record(run_["nonce"], 40) + stream.record(run_["nonce"], 39)
     buffers = b"".join(frame(STREAM, number).rjust(700, b"x").ljust(2048, b"x") for number in frames)
     a_vmcore(where, b"".join(blocks) + ledger.ljust(4096, b"\0") + heard.ljust(4096, b"\0") + buffers, log)
     data = where.read_bytes()
@@ -386,7 +389,7 @@ def test_lies(kit: Path, honest: Pair, tmp_path: Path, lie: Lie, wrong: dict[str
 def hear(here: Path, frames: range, form: Callable[[bytes], bytes] = bytes) -> None:
     """There was a stream, of ten frames a second; the crash kernel waits from second 2 to second 7."""
     run_ = told(here)
-    run_["frames"] = {"nonce": STREAM, "rate": 10.0, "ledger": f"{LEDGER + 4096:#x}:0x10"}
+    run_["frames"] = {"sender": STREAM, "record": run_["nonce"]}
     (here / "run.json").write_text(json.dumps(run_))
     redump(here, [0, 1, 2], form, frames=frames)
     text = (here / "crash-kernel.log").read_text()
@@ -397,31 +400,33 @@ def hear(here: Path, frames: range, form: Callable[[bytes], bytes] = bytes) -> N
     (range(120), bytes, "PASS", "50 of 50"), (range(20, 120), as_kdump, "PASS", "50 of 50"),
     (range(41, 107), bytes, "PASS", "46 of 50"),    # a network may lose some
     (range(41, 70), bytes, "FAIL", "9 of 50"),      # the SMMU was reset
-    (range(41), bytes, "FAIL", "0 of 50")])
+    (range(41), bytes, "INVALID", "0 of 50")])      # the sender had stopped
 def test_frames(kit: Path, honest: Pair, tmp_path: Path, frames: range,
                 form: Callable[[bytes], bytes], status: str, said: str) -> None:
     """Those that were sent while the crash kernel waited, and no earlier ones."""
     control, patched = copy(honest, tmp_path)
     hear(patched, frames, form)
     hear(control, range(41, 66))        # all its reads have landed: its frames have not
-    found = judged(kit, (control, patched), tmp_path / "out", PASS if status == "PASS" else FAIL)
-    assert found["frames land"] == (
-        status, f"{said} frames that were due between the SMMU's probe and the end of the wait")
+    code = {"PASS": PASS, "FAIL": FAIL, "INVALID": INVALID}[status]
+    found = judged(kit, (control, patched), tmp_path / "out", code)
+    assert found["frames land"][0] == status
+    assert found["frames land"][1].startswith(f"{said} frames that were due after the SMMU's probe")
+    assert re.search(rf"frames landed +5 of 50 +{said}\n", (tmp_path / "out/table.txt").read_text())
     assert "without the series: frames land: 5 of 50" in found["the control fails"][1]
     relog(patched, BOOT + ADOPTED)
     found = judged(kit, (control, patched), tmp_path / "out", INVALID)
     assert found["frames land"][0] == "INVALID" and "was not held" in found["frames land"][1]
-    console = f"{BOOT}{told(patched)['marker']}\n[    0.0] {BOOT}[    2.000000] {HELD.partition(';')[2]}"
     (patched / "crash-kernel.log").unlink()
-    log(patched, console.replace("6,0,0,-;", "") + ADOPTED, "console.log")
-    assert judged(kit, (control, patched), tmp_path / "out", PASS if status == "PASS" else FAIL)[
-        "frames land"][0] == status
+    for stamp, wanted in ("[    2.000000] ", status), ("[    2.000000][    T1] ", status), ("", "INVALID"):
+        console = f"{BOOT}{told(patched)['marker']}\n[    0.0] {BOOT}{stamp}{HELD.partition(';')[2]}"
+        (patched / "console.log").write_text(console.replace("6,0,0,-;", "") + ADOPTED)
+        found = judged(kit, (control, patched), tmp_path / "out", code if stamp else INVALID)
+        assert found["frames land"][0] == wanted
 
 
 def test_a_ledger_of_the_stream_that_is_gone(kit: Path, honest: Pair, tmp_path: Path) -> None:
     pair = copy(honest, tmp_path)
-    ledger = struct.pack("<QQ", told(pair[1])["nonce"], 40)
-    hear(pair[1], range(120), lambda elf: elf.replace(ledger, bytes(16)))
+    hear(pair[1], range(120), lambda elf: elf.replace(stream.RECORD_MAGIC, bytes(8)))
     assert bad(judged(kit, pair, tmp_path / "out", INVALID)) == {"frames land": "INVALID"}
 
 
@@ -440,30 +445,79 @@ def test_runs_of_bits() -> None:
     assert list(dump._runs(data)) == [(0, 3), (12, 32), (48, 56)]
 
 
+def test_a_full_ring(kit: Path, honest: Pair, tmp_path: Path) -> None:
+    """What it has no place for is not due."""
+    control, patched = copy(honest, tmp_path)
+    hear(patched, range(41, 41 + 250))
+    hear(control, range(41, 66))
+    for wait, status, said in ((60000, "PASS", "220 of 220"), (10, "INVALID", "no frame was due")):
+        relog(patched, BOOT + ADOPTED + f"6,1,2000000,-;{HELD.partition(';')[2]}".replace("5000", str(wait)))
+        found = judged(kit, (control, patched), tmp_path / "out", PASS if status == "PASS" else INVALID)
+        assert found["frames land"][0] == status and said in found["frames land"][1]
+
+
+class Sender(threading.Thread):
+    """./kit send, by a socket."""
+
+    def __init__(self, sock: socket.socket, nonce: int, rate: float) -> None:
+        super().__init__(daemon=True)
+        self.sock, self.nonce, self.rate, self.stop = sock, nonce, rate, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        number, due = 100, time.monotonic()
+        while not self.stop.is_set():
+            with contextlib.suppress(ConnectionError):
+                self.sock.send(b"\xff" * 60)        # of somebody else
+                self.sock.send(frame(self.nonce, number))
+            number, due = number + 1, due + 1 / self.rate
+            time.sleep(max(due - time.monotonic(), 0))
+
+
 def test_the_stream_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sender's frames by a socket; what else is on the network does not count."""
+    """What is in the record is what was heard last; what else is on the network does not count."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    monkeypatch.setattr(stream, "physical", lambda page: 0x4000)
+    monkeypatch.setattr(stream, "RATE", 100)
     monkeypatch.setattr(stream, "SILENT_S", 0.5)
-    with pytest.raises(Err, match=r"no frame came.*"):
-        stream.Stream(ours, 7).begin()
-    heard = stream.Stream(ours, 7)
-    theirs.send(b"\xff" * 60)
-    for number in range(100, 101 + stream.WARM_UP):
-        theirs.send(frame(STREAM, number))
-    found = heard.begin()
-    assert found["nonce"] == STREAM and found["rate"] > stream.RATE and found["ledger"] == "0x4000:0x10"
+    monkeypatch.setattr(stream, "STOPPED_S", 0.3)
+    with pytest.raises(Err, match=r"no frame came") as silent:
+        stream.Stream(ours)
+    assert "./kit send" in silent.value.next_step
+    sender = Sender(theirs, STREAM, 100)
+    heard = stream.Stream(ours)
+    assert heard.told() == {"sender": STREAM, "record": heard.nonce}
+    heard.still_there()
     theirs.send(frame(STREAM + 2, 9000))
-    theirs.send(frame(STREAM, 5000))
-    end = time.monotonic() + 10
-    while stream.LEDGER.unpack_from(heard.page) != (7, 5000) and time.monotonic() < end:
-        time.sleep(0.01)
-    assert stream.LEDGER.unpack_from(heard.page) == (7, 5000)
-    twice = stream.Stream(theirs, 7)
-    for nonce in STREAM, STREAM + 2:
-        ours.send(frame(nonce, 1))
-    with pytest.raises(Err, match="two machines send"):
-        twice.begin()
+    sender.stop.set()
+    sender.join()
+    with pytest.raises(Err, match="the frames have stopped"):
+        heard.still_there()
+    assert stream.last(heard.page[:], heard.nonce) == heard.number > 100 + stream.WARM_UP
+    assert stream.last(heard.page[:], 7) == -1
+
+
+def test_a_stream_that_is_not_as_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    monkeypatch.setattr(stream, "RATE", 100)
+    fast = Sender(theirs, STREAM, 300)
+    with pytest.raises(Err, match="frames came a second, not 100"):
+        stream.Stream(ours)
+    with pytest.raises(Err, match="two machines send, or one has begun anew"):
+        Sender(theirs, STREAM + 2, 300)
+        stream.Stream(ours)
+    fast.stop.set()
+    ours.close()
+    with pytest.raises(Err, match="network card eth7"):
+        stream.Stream(ours, "eth7")
+
+
+def test_nothing_is_left_where_nothing_is_heard(server: Server) -> None:
+    before = snapshot(server.root)
+    server.put("sys/class/net/lo2/flags", "0x1")
+    assert "network card lo2" in server("crash", "--rehearse", "--frames", "lo2", code=ENVIRONMENT)
+    shutil.rmtree(server.root / "sys/class")
+    assert {name for name in snapshot(server.root) if STATE in str(name)} == {
+        name for name in before if STATE in str(name)}
 
 
 def test_a_card(server: Server) -> None:
@@ -473,8 +527,11 @@ def test_a_card(server: Server) -> None:
     server.put("sys/devices/0000:02:00.0/uevent", "")
     assert "eth0 is not behind an SMMU" in server("check", "--frames", "eth0", code=ENVIRONMENT)
     server.put("sys/devices/0000:02:00.0/iommu_group", "")
+    server.put("sys/class/net/eth0/flags", "0x1002")
+    assert "eth0 is down" in server("check", "--frames", "eth0", code=ENVIRONMENT)
+    server.put("sys/class/net/eth0/flags", "0x1003")
     assert "eth0 is behind the SMMU (0000:02:00.0)" in server("check", "--frames", "eth0")
-    assert "network card nocard" in run(server.kit, "send", "nocard", code=USAGE)
+    assert "network card nocard" in run(server.kit, "send", "nocard", code=ENVIRONMENT)
 
 
 def test_without_a_control(kit: Path, honest: Pair, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@
 
 prints, as JSON, the crashed kernel's log, the ledger and which reads' buffers hold what the file does.
 FACTS are the lines that the workload wrote (tools/crash/guest/init.c), and, if there was a stream,
-"frames NONCE PHYS:LEN" with the place of its ledger. A program of its own, as
+"frames SENDER RECORD" with the nonces of its frames and of what was heard. A program of its own, as
 crash/vmcore.py is.
 """
 
@@ -132,13 +132,14 @@ def _runs(bits: bytes) -> Iterator[tuple[int, int]]:
         yield begin, len(bits) * 8
 
 
-def frames(program: Any, path: Path, nonce: int) -> set[int]:
-    """The numbers of the stream's frames that are anywhere in memory."""
-    found = set()
+def frames(program: Any, path: Path, sender: int, record: int) -> dict[str, Any]:
+    """The number that was heard last (-1: unknown), and the later ones that are anywhere in memory."""
+    last, found = -1, set()
     for piece in memory(path):
         data = vmcore.memory(program, [f"{piece.start:#x}:{len(piece):#x}"])
-        found |= {number for _, number in stream.numbers(data, nonce)}
-    return found
+        found |= {number for _, number in stream.numbers(data, sender)}
+        last = max(last, stream.last(data, record))
+    return {"last": last, "later": sorted(number for number in found if number > last)}
 
 
 def level(path: Path) -> int | None:
@@ -165,11 +166,7 @@ def main(path: Path, nonce: int, facts: str) -> dict[str, Any]:
                 ledger = vmcore.memory(program, pieces)
                 found["ledger"] = ledger[8:].hex() if ledger[:8] == struct.pack("<Q", nonce) else ""
             elif what == "frames":
-                ledger = vmcore.memory(program, pieces[1:])
-                if ledger[:8] == struct.pack("<Q", nonce):
-                    _, last = stream.LEDGER.unpack(ledger)
-                    there = frames(program, path, int(pieces[0]))
-                    found["frames"] = {"last": last, "later": sorted(n for n in there if n > last)}
+                found["frames"] = frames(program, path, *map(int, pieces))
             elif vmcore.memory(program, pieces[1:]) == expected_block(nonce, int(pieces[0])):
                 found["landed"].append(int(pieces[0]))
     except Exception as error:          # whatever drgn raises, the vmcore is no good

@@ -85,7 +85,7 @@ def unwatch(server: Server) -> None:
     server.path(f"{UNITS}/{UNIT}").unlink(missing_ok=True)
 
 
-def prepare(server: Server) -> tuple[Path, list[str], str]:
+def prepare(server: Server, heard: stream.Stream | None) -> tuple[Path, list[str], str]:
     """The directory of this crash, the workload's command line, and what to say of it in the log."""
     nonce = random.SystemRandom().getrandbits(30) | 1
     name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{nonce:08x}"
@@ -98,10 +98,15 @@ def prepare(server: Server) -> tuple[Path, list[str], str]:
     told = {"id": name, "nonce": nonce, "marker": marker, "host": server.host, "release": server.release,
             "boot": server.text("/proc/sys/kernel/random/boot_id"), "reads": server.reads,
             "file": f"{server.disk}/{file.name}", "when": time.time(), "before": dumps(server)}
-    if server.card:
-        told["frames"] = stream.Stream(stream.opened(server.card), nonce).begin()
+    if heard:
+        told["frames"] = heard.told()
     (here / RUN).write_text(json.dumps(told, indent=2) + "\n")
-    blocks(nonce, file, server.reads)
+    try:
+        blocks(nonce, file, server.reads)
+    except BaseException:
+        file.unlink(missing_ok=True)
+        shutil.rmtree(here)
+        raise
     return here, ["server", str(file), str(server.reads), str(here / "facts"), str(nonce)], marker
 
 
@@ -122,11 +127,14 @@ def crash(server: Server, workload: Path, told: bool, confirm: str, rehearse: bo
         raise Err(f"{workload} is not there", "unpack the kit again")
     here: Path | None = None
     try:
-        here, argv, marker = prepare(server)
+        heard = stream.Stream(stream.opened(server.card), server.card) if server.card else None
+        here, argv, marker = prepare(server, heard)
         if not rehearse:
             watch_crash_kernel(server, f"{STATE}/{here.name}")
             say(f"crash {here.name}: after the reboot run ./kit collect")
         os.sync()
+        if heard:
+            heard.still_there()
         if not rehearse:
             mark(server, marker)
         done = subprocess.run([workload, *argv, *["rehearse"] * rehearse])

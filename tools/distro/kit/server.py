@@ -175,6 +175,8 @@ def card(server: Server) -> Iterator[Finding]:
         yield Finding(BAD, f"{server.card} is no network card of this machine", "--frames CARD; ip link")
     elif not (path / "iommu_group").exists():
         yield Finding(BAD, f"{server.card} is not behind an SMMU", "--frames CARD, another one")
+    elif not int(server.text(f"/sys/class/net/{server.card}/flags", "0"), 0) & 1:
+        yield Finding(BAD, f"{server.card} is down", f"ip link set {server.card} up")
     else:
         yield Finding(OK, f"{server.card} is behind the SMMU ({path.resolve().name})")
 
