@@ -467,7 +467,7 @@ class Sender(threading.Thread):
     def run(self) -> None:
         number, due = 100, time.monotonic()
         while not self.stop.is_set():
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(OSError):      # nobody listens any more
                 self.sock.send(b"\xff" * 60)        # of somebody else
                 self.sock.send(frame(self.nonce, number))
             number, due = number + 1, due + 1 / self.rate
