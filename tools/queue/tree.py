@@ -36,7 +36,7 @@ class EditTree:
         self.path = store.here / "linux"
 
     def in_edit(self, *args: str | Path, check: bool = True) -> str:
-        return git("-C", self.path, *args, check=check).stdout.strip()
+        return git("-C", self.path, *args, check=check).stdout.rstrip()
 
     def sync(self, head: str) -> None:
         """Record that the edit tree and the queue are the same at this commit."""
