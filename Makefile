@@ -20,7 +20,7 @@ mutants:	## which unit test catches which fault put into the driver [BASE= MUTAN
 gate:		## every patch on each base: W=1, sparse, checkpatch, cocci, KUnit [BASE= CHECKS=]
 bench:		## what the series costs: time of the adoption, memory, size [BASE=]
 status:		## what is known of each base and patch, what is stale; writes README.md [UPDATE=1]
-deb:		## Debian packages of the base with the series [BASE= KSRC= KCONFIG= MODULES=]
+deb:		## Debian packages of the base with the series [BASE= KSRC= KCONFIG= MODULES= DELAY=1]
 distro-image:	## a disk image of Debian that has them [SUITE= BASE= MODULES=]
 distro-test:	## crash that image: Debian's kernel beside the series' [SUITE= BASE= MODULES= KIT=1]
 repro-kit:	## one tarball that crashes a real server and judges: see deploying.rst [BASE=]

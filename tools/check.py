@@ -69,6 +69,7 @@ MUTANTS: tuple[str, dict[str, str]] = ("mutants", {})
 EVERYTHING: tuple[tuple[str, dict[str, str]], ...] = (
     ("kunit", {}), ("crash-test", {}), ("gate", {}), MUTANTS, ("bench", {}), ("lint", {}),
     ("scenarios", {}), ("soak", {"N": "100"}), ("chaos", {"N": "200"}), ("distro-test", {"SUITE": "trixie"}),
+    ("distro-test", {"SUITE": "trixie", "KIT": "1"}), ("distro-test", {"SUITE": "bookworm"}),
     *(("chaos", {"N": "50", "WITHOUT": path.stem})
       for path in sorted((TOP / "patches" / "test" / "without").glob("*.patch"))),
 )

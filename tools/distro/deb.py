@@ -4,6 +4,8 @@
     BASE=, KSRC=    the kernel
     KCONFIG=        a configuration, in place of the distribution's (its package linux-config-<base>)
     MODULES=        a list of modules, as of lsmod: of the modules only these are built
+    DELAY=1         in their place two kernels for the repro kit, with its test-only delay: without and
+                    with the series
 
 The packages of equal inputs are equal, wherever and whenever they are built. A build that was
 stopped goes on where it was: make's rule for a file runs again until its .cmd file is written,
@@ -20,7 +22,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..common import USAGE, Err, beside, full, lock, remove, run, say, stage
+from ..common import USAGE, Err, beside, flag, full, lock, remove, run, say, stage
 from ..kernel.build import ARCH, FIXED, compiler, make, run_make
 from ..queue import archive, config, deps
 from ..queue.store import NOBODY, Store, digest
@@ -31,6 +33,8 @@ FLAVOUR = "config.arm64_none_arm64.xz"      # of the package linux-config-<base>
 FIXES = {"scripts/package/mkdebian": ("$(date -R)", '$(date -R -u -d "@$SOURCE_DATE_EPOCH")'),
          "scripts/package/install-extmod-build": ("-name '*.o'", "-name '*.[os]'")}
 KEEP = 2                        # sets of packages that are kept
+# With the repro kit's delay. That with the series sorts above the other, so that GRUB boots it first.
+DELAYED = {"unpatched": "delay.control", "patched": "delay.series"}
 ALONE = "pkg.linux-upstream.nokerneldbg pkg.linux-upstream.nokernelheaders"
 GIB = 1 << 30
 STEPS, STEP_S = 1400, 1.2       # of any build; of one CPU, each
@@ -232,11 +236,12 @@ def packages(base: str, modules: Path | None = None, less: Path | None = None, d
     with store.lock():
         commit = _commit(store, delay)
         linux = store.version().removeprefix("Linux ")
-        named = f"{delay}.delay" if delay else store.series_hash()
+        named = DELAYED[delay] if delay else store.series_hash()
         suffix, version = versions(_source(store), linux, named)
     key = digest(store.tree_of(commit), text, *names, compiler(), repr(ENV), version)[:16]
     build = Build(store, modules and modules.absolute(), ALONE if delay else "")
-    there = store.here / ("debs-delay" if delay else "debs") / key
+    # What an image's kernel is without is a server's lack: these packages are not make deb's.
+    there = store.here / ("image-" * bool(less) + "debs" + "-delay" * bool(delay)) / key
     build.obj.mkdir(parents=True, exist_ok=True)
     with lock(store.here / "deb" / "lock"):
         if not there.is_dir():
@@ -276,6 +281,7 @@ def _build(build: Build, commit: str, text: str, origin: str, suffix: str, versi
                 deb.rename(new / deb.name)
         release = (build.obj / "include/config/kernel.release").read_text().strip()
         (new / "release").write_text(f"{release}\n{version}\n")
+        (new / "series").write_text(f"{store.series_hash()}\n")
         shutil.copy(build.obj / ".config", new / "config")
 
 
@@ -286,8 +292,9 @@ def sizes(debs: Sequence[Path]) -> str:
 def main() -> int:
     """make deb"""
     given = os.environ.get("MODULES")
-    found = packages(os.environ.get("BASE") or config.load().base,
-                     Path(given).expanduser() if given else None)
-    say(f"{found.release}, packages of version {found.version}:\n{sizes(found.debs).rstrip()}")
-    print(found.directory)
+    for delay in DELAYED if flag("DELAY") else ("",):
+        found = packages(os.environ.get("BASE") or config.load().base,
+                         Path(given).expanduser() if given else None, delay=delay)
+        say(f"{found.release}, packages of version {found.version}:\n{sizes(found.debs).rstrip()}")
+        print(found.directory)
     return 0

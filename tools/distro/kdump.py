@@ -25,6 +25,7 @@ from ..crash.scenario import DUMP, NIC, RESERVE, SLOW, TRACE, Scenario
 from ..queue import archive, config, deps
 from ..results import Report, Result, Status, run_directory
 from . import image as images
+from .kit.dump import wrong
 
 SPACE = 6 << 30
 ROOT = 0x20                     # the StreamID of the root disk
@@ -133,6 +134,10 @@ def after(where: Path, qemu: Sequence[str], setup: Distribution, ran: workload.R
     if found:
         name = found[0][2].removeprefix("/var/crash")
         run(["debugfs", "-R", f"dump {name} {where / 'vmcore'}", where / "crash.raw"], check=False)
+        size = (where / "vmcore").stat().st_size if (where / "vmcore").exists() else 0
+        said = f"{size} bytes of it could be taken out of the disk"
+        whole = size == int(found[0][3])
+        ran.marks.append((ran.end, f"taken {wrong(where / 'vmcore') if whole else said}"))
         run(["fallocate", "--dig-holes", where / "vmcore"], check=False)
         ran.marks.append((ran.end, f"vmcore 0 {found[0][3]} 0"))
 
@@ -149,8 +154,11 @@ def distribution(ran: workload.Run, which: str, image: images.Image) -> list[Res
     add("the kernel", told == [release], f"{release} was booted by GRUB",
         f"{told or 'nothing'} was booted, not {release}")
     count = found[0][1] if found else "no"
-    add("the reboot", count == "1", " ".join(("the distribution finds", *found[0][2:])) if found else "",
-        f"{count} dumps are found" if found else "the distribution does not come back, or finds no dump")
+    bad = " ".join(word for words in ran.facts("taken") for word in words)
+    add("the reboot", count == "1" and not bad,
+        " ".join(("the distribution finds", *found[0][2:])) if found else "",
+        f"{count} dumps are found; {bad}" if found else
+        "the distribution does not come back, or finds no dump")
     if which == "patched":
         vmlinux = archive.unpack(image.packages.get("image-dbg")) / "usr/lib/debug" / f"vmlinux-{release}"
         said = run([sys.executable, "-m", "tools.distro.symbols", ran.directory / "vmcore", vmlinux],

@@ -89,11 +89,11 @@ def watch(where: Path, argv: Sequence[str], limit: float, patterns: dict[str, st
         console, at = where / machine.CONSOLE, 0
         while vm.running(0.005):
             if left and console.stat().st_size > at:
-                text = console.read_bytes()[at:].decode(errors="replace")
+                text = console.read_bytes()[at:].decode("latin-1")      # a letter is a byte
                 while left and (match := re.search(left[0][1], text)):
                     found[left[0][0]] = time.time()
                     seen(vm, left.pop(0)[0])
-                    at, text = at + len(text[:match.end()].encode()), text[match.end():]
+                    at, text = at + match.end(), text[match.end():]
         if vm.lost:
             raise Err(f"the machine was given up: {vm.lost}", f"its console: {console}", FAIL)
         if vm.process.returncode:

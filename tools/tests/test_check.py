@@ -141,7 +141,8 @@ def test_everything(
     ran = []
 
     def run(words: list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        ran.append((words[-1], env.get("BASE", ""), env.get("WITHOUT", "")))
+        chosen = " ".join(env.get(name, "") for name in ("WITHOUT", "SUITE", "KIT"))
+        ran.append((words[-1], env.get("BASE", ""), chosen))
         return subprocess.CompletedProcess(words, {"bench": 1, "gate": 3}.get(words[-1], 0))
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -1095,7 +1095,22 @@ PHDR = struct.Struct("<IIQQQQQQ")
 AT = 0x40000000
 
 
-def a_vmcore(path: Path, memory: bytes, log: bytes) -> None:
+def printk(log: bytes, start: int) -> tuple[bytes, bytes]:
+    """printk's ring of 4096 bytes and its descriptors; each line is a record, the first at this position."""
+    data, descs, infos, at, lines = bytearray(4096), bytearray(), bytearray(), start, log.split(b"\n")
+    for number, line in enumerate(lines):
+        size = (8 + len(line) + 7) // 8 * 8
+        end = at + size if at // 4096 == (at + size) // 4096 else (at + size) // 4096 * 4096 + size
+        place = at % 4096 if at // 4096 == end // 4096 else 0
+        data[place:place + 8 + len(line)] = struct.pack("<Q", number) + line
+        descs += struct.pack("<QQQ", 2 << 62 | number, at, end)
+        infos += struct.pack("<QQH6x", number, 0, len(line))
+        at = end
+    count = 1 << len(lines).bit_length()
+    return bytes(data), b"".join(table.ljust(24 * count, b"\xff") for table in (descs, infos))
+
+
+def a_vmcore(path: Path, memory: bytes, log: bytes, start: int = 4096) -> None:
     """As makedumpfile writes it: VMCOREINFO in a note, memory with physical and virtual addresses."""
     virtual = 0xFFFF000000000000
     memory += bytes(-len(memory) % 4096)
@@ -1106,12 +1121,22 @@ def a_vmcore(path: Path, memory: bytes, log: bytes) -> None:
         f"NUMBER(VA_BITS)=48\nKERNELOFFSET=0\nNUMBER(PHYS_OFFSET)={AT:#x}\n"
         f"NUMBER(kimage_voffset)={virtual - AT:#x}\nNUMBER(TCR_EL1_T1SZ)=0x10\n"
         "OFFSET(printk_ringbuffer.text_data_ring)=8\nOFFSET(prb_data_ring.size_bits)=0\n"
-        "OFFSET(prb_data_ring.data)=8\n"
+        "OFFSET(prb_data_ring.data)=8\nOFFSET(printk_ringbuffer.desc_ring)=64\n"
+        "OFFSET(prb_desc_ring.count_bits)=0\nOFFSET(prb_desc_ring.descs)=8\n"
+        "OFFSET(prb_desc_ring.infos)=16\nOFFSET(prb_desc_ring.head_id)=24\n"
+        "OFFSET(prb_desc_ring.tail_id)=32\nSIZE(prb_desc)=24\nOFFSET(prb_desc.state_var)=0\n"
+        "OFFSET(prb_desc.text_blk_lpos)=8\nOFFSET(prb_data_blk_lpos.begin)=0\n"
+        "OFFSET(prb_data_blk_lpos.next)=8\nSIZE(printk_info)=24\nOFFSET(printk_info.text_len)=16\n"
     ).encode()
     note = struct.pack("<III", 11, len(info), 0) + b"VMCOREINFO\0\0" + info + bytes(-len(info) % 4)
     # prb points to the ring buffer, whose log of 4096 bytes is on the second page
-    ring = struct.pack("<QQQQ", virtual + 8, 0, 12, virtual + 4096)
-    data = ring.ljust(4096, b"\0") + log.ljust(4096, b"\0") + memory
+    text, tables_ = printk(log, start)
+    lines, descs = log.count(b"\n") + 1, virtual + 128
+    ring = struct.pack("<QQQQ", virtual + 8, 0, 12, virtual + 4096).ljust(72, b"\0")
+    ring += struct.pack(
+        "<QQQQQ", lines.bit_length(), descs, descs + len(tables_) // 2, lines - 1, 0
+    )
+    data = (ring.ljust(128, b"\0") + tables_).ljust(4096, b"\0") + text + memory
     entries = (AT + tables + 4096 | 3, AT | 0x401)
     data += b"".join(struct.pack("<Q", entry).ljust(4096, b"\0") for entry in entries)
     header = EHDR.pack(b"\x7fELF\x02\x01\x01", 4, 183, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)

@@ -27,8 +27,11 @@ import pytest
 
 from ..common import ENVIRONMENT, FAIL, INVALID, PASS, USAGE, Err
 from ..crash.workload import READ_SIZE, expected_block, frame
-from ..distro.kit import dump, pack, stream, verdict
+from ..distro import bmc as bmcs
+from ..distro.kit import collect, dump, pack, stream, verdict
+from ..distro.kit.provoke import CLOCK
 from ..queue import deps
+from ..queue.store import Store
 from .conftest import TOP, Project, kernel_tree, snapshot
 from .test_distro import Usage
 from .test_judge import AT, EHDR, a_vmcore
@@ -38,6 +41,7 @@ BUFFERS = AT + 8192             # of a_vmcore
 LEDGER = BUFFERS + READS * READ_SIZE
 STATE = "var/lib/smmu-kdump-kit"
 STREAM = 0x1234567              # the nonce of the frames
+HEARD = 1.7e9                   # when number 0 of them was sent
 BOOT = "6,0,0,-;Booting Linux on physical CPU 0x0000000000 [0x411fd070]\n"
 HELD = "6,1,100,-;smmu_kdump_test: holding the crash kernel for 5000 ms, after the SMMU\n"
 ADOPTED = ("6,2,90,-;arm-smmu-v3 arm-smmu-v3.0.auto: kdump: adopted the crashed kernel's two-level stream "
@@ -130,16 +134,18 @@ def flat(data: bytes) -> bytes:
 
 
 def vmcore(run_: dict[str, Any], where: Path, landed: list[int], before: list[int] = [0],
-           marker: str = "", frames: range = range(0)) -> bytes:
+           marker: str = "", frames: range = range(0), before_it: list[bytes] = [],
+           after_it: list[bytes] = [], start: int = 4096) -> bytes:
     """Of this crash: these reads had come before the panic, these have come in the end; so have these
-    frames, of which number 40 was heard last."""
+    frames, of which number 40 was heard last. In the log these lines come before and after the panic."""
     blocks = [expected_block(run_["nonce"], index) if index in landed else b"\xaa" * READ_SIZE
               for index in range(READS)]
     ledger = struct.pack("<Q", run_["nonce"]) + bytes(index in before for index in range(READS))
-    log = b"\0" * 9 + (marker or run_["marker"]).encode() + b"\0\3\1" + PANIC
-    heard = stream.record(run_["nonce"], 40) + stream.record(run_["nonce"], 39)
+    log = b"\n".join((*before_it, (marker or run_["marker"]).encode(), PANIC, *after_it))
+    heard = b"".join(stream.record(run_["nonce"], number, HEARD + number / 5) for number in (40, 39))
     buffers = b"".join(frame(STREAM, number).rjust(700, b"x").ljust(2048, b"x") for number in frames)
-    a_vmcore(where, b"".join(blocks) + ledger.ljust(4096, b"\0") + heard.ljust(4096, b"\0") + buffers, log)
+    a_vmcore(where, b"".join(blocks) + ledger.ljust(4096, b"\0") + heard.ljust(4096, b"\0") + buffers, log,
+             start)
     data = where.read_bytes()
     where.unlink()
     return data
@@ -198,7 +204,7 @@ class Server:
         wants = self.root / "etc/systemd/system/kdump-tools-dump.service.wants"
         unit = (wants / "smmu-kdump-kit.service").read_text()
         assert f"cat /dev/kmsg >>/{STATE}/{here.name}/crash-kernel.log'" in unit
-        (here / "crash-kernel.log").write_text(log)
+        (here / "crash-kernel.log").write_text(f"{CLOCK} {time.time() - 3:.9f} 3.00 5.50\n{log}")
         told = json.loads((here / "run.json").read_text())
         stamp = f"20261127010{self.boots}"
         self.put(f"var/crash/{stamp}/dump.{stamp}", form(vmcore(told, self.root / "tmp", landed)))
@@ -307,7 +313,8 @@ def log(here: Path, text: str, name: str = "crash-kernel.log") -> int:
 
 
 def relog(here: Path, text: str) -> int:
-    return (here / "crash-kernel.log").write_text(text)
+    clock = (here / "crash-kernel.log").read_text().partition("\n")[0]
+    return (here / "crash-kernel.log").write_text(f"{clock}\n{text}")
 
 
 def died(here: Path) -> bool:
@@ -334,6 +341,15 @@ EARLIER = "smmu-kdump-kit: crash 20200101-000000-00000001"
 TIME_OUT = "3,9,9,-;nvme 0000:01:00.0:    [14] CmpltTO\n"
 DROPPED = "3,9,9,-;kdump: adopted stream table dropped, resetting\n"
 REFUSED = "3,9,9,-;arm-smmu-v3 arm-smmu-v3.1.auto: kdump: stream table not adopted: out of memory\n"
+TOLD = b"pcieport 0000:00:00.0: AER: Uncorrectable (Fatal) error message received from 0000:01:00.0"
+
+
+def part(here: Path, number: int, text: str) -> int:
+    """Of a log in efi_pstore."""
+    name = f"pstore-{9 - number}-dmesg-efi_pstore-17645432100{number}001"
+    return log(here, f"Panic#1 Part{number}\n{text}\n", name)
+
+
 # What is changed in what was collected of (control c, patched p); the rules that must not pass then.
 LIES: dict[str, tuple[Lie, dict[str, str]]] = {
     "the reads were never in flight": (lambda c, p: redump(p, [0, 1, 2], before=[0, 1, 2]), FLIGHT),
@@ -364,6 +380,31 @@ LIES: dict[str, tuple[Lie, dict[str, str]]] = {
     "a second crash": (lambda c, p: log(p, BOOT + ADOPTED), {ADOPTS: "INVALID"}),
     "a dump that was not finished": (lambda c, p: tell(p, dumps=["/var/crash/1/dump-incomplete"]), NONE),
     "no dump": (lambda c, p: tell(p, dumps=[]), NONE),
+    "an AER error after the panic": (lambda c, p: redump(p, [0, 1, 2], after_it=[TOLD]), RECORD),
+    "one, and the log's ring begins anew between": (
+        lambda c, p: redump(p, [0, 1, 2], start=4096 - 120, after_it=[TOLD]), RECORD),
+    "an AER error long before": (
+        lambda c, p: redump(p, [0, 1, 2], start=4096 - 120, before_it=[TOLD]), {}),
+    "the control's AER error long before": (
+        lambda c, p: redump(c, [0, 1, 2], start=4096 - 120, before_it=[TOLD]), CONTROL),
+    "a containment event": (lambda c, p: log(
+        p, "3,9,9,-;pcieport 0000:00:01.0: DPC: containment event, status:0x1f01 source:0x0000\n"), RECORD),
+    "an error in pstore's next part": (lambda c, p: part(p, 2, told(p)["marker"]) + part(p, 1, AER), RECORD),
+    "an error in pstore's part before": (lambda c, p: part(p, 2, AER) + part(p, 1, told(p)["marker"]), {}),
+    "an error in pstore before it in one part": (
+        lambda c, p: log(p, f"{AER}{told(p)['marker']}\n", "pstore-0-dmesg-ramoops-0"), {}),
+    "no log of the next boot": (lambda c, p: (p / "this-boot.log").unlink(), {"no error record": "INVALID"}),
+    "the end of the next boot's log": (
+        lambda c, p: (p / "this-boot.log").write_text("6,900,9,-;late\n"), {"no error record": "INVALID"}),
+    "the crash kernel's log is cut short": (
+        lambda c, p: tell(p, saved=told(p)["collected"]["saved"] + 60),
+        {"clean logs": "INVALID", "no error record": "INVALID"}),
+    "only the control's frames": (lambda c, p: hear(c, range(41, 111)), CONTROL),
+    "the control's dump is empty": (lambda c, p: (c / "vmcore").write_bytes(b""), CONTROL),
+    "and its disk was gone": (lambda c, p: (c / "vmcore").write_bytes(b"") * 0 or log(
+        c, "3,9,9,-;nvme nvme0: I/O tag 5 timeout, aborting\n"), {}),
+    "most had come before the panic": (
+        lambda c, p: redump(p, [0, 1, 2], before=[0, 1]) or redump(c, [], before=[]), CONTROL),
     "the control loses nothing": (lambda c, p: redump(c, [0, 1, 2]), CONTROL),
     "the control's driver may have ended it": (lambda c, p: relog(c, BOOT + RESET), CONTROL),
     "the control's error record": (lambda c, p: redump(c, [0, 1, 2]) or log(c, AER), {}),
@@ -386,47 +427,50 @@ def test_lies(kit: Path, honest: Pair, tmp_path: Path, lie: Lie, wrong: dict[str
     assert bad(judged(kit, pair, tmp_path / "out", code)) == wrong
 
 
-def hear(here: Path, frames: range, form: Callable[[bytes], bytes] = bytes) -> None:
-    """There was a stream, of ten frames a second; the crash kernel waits from second 2 to second 7."""
+def hear(here: Path, frames: range, form: Callable[[bytes], bytes] = bytes, after: float = 10) -> None:
+    """There was a stream, of five frames a second; the crash kernel starts ten seconds after the panic, by a
+    clock that is an hour ahead, and waits from its second 2 to 12."""
     run_ = told(here)
-    run_["frames"] = {"sender": STREAM, "record": run_["nonce"]}
+    run_["frames"] = {"sender": STREAM, "record": run_["nonce"], "ahead": 3600.0}
     (here / "run.json").write_text(json.dumps(run_))
     redump(here, [0, 1, 2], form, frames=frames)
-    text = (here / "crash-kernel.log").read_text()
-    (here / "crash-kernel.log").write_text(text.replace("6,1,100,-", "6,1,2000000,-"))
+    text = re.sub(r"(?m)^smmu-kdump-kit: clock .*\n", "", (here / "crash-kernel.log").read_text())
+    text = text.replace("6,1,100,-", "6,1,2000000,-").replace("5000 ms", "10000 ms")
+    clock = f"{CLOCK} {HEARD + 40 / 5 + after + 3600 + 6.5:.9f} 6.50 9.00\n"
+    (here / "crash-kernel.log").write_text(clock + text)
 
 
+# Due are 41 + 5 * (10 + 2 + 1) = 106 and those up to 41 + 5 * (10 + 12 - 1) = 146.
 @pytest.mark.parametrize(("frames", "form", "status", "said"), [
-    (range(120), bytes, "PASS", "50 of 50"), (range(20, 120), as_kdump, "PASS", "50 of 50"),
-    (range(41, 107), bytes, "PASS", "46 of 50"),    # a network may lose some
-    (range(41, 70), bytes, "FAIL", "9 of 50"),      # the SMMU was reset
-    (range(41), bytes, "INVALID", "0 of 50")])      # the sender had stopped
+    (range(170), bytes, "PASS", "40 of 40"), (range(20, 170), as_kdump, "PASS", "40 of 40"),
+    (range(41, 143), bytes, "PASS", "37 of 40"),    # a network may lose some
+    (range(41, 112), bytes, "FAIL", "6 of 40"),     # the SMMU was reset
+    (range(41, 106), bytes, "FAIL", "0 of 40"),     # before the wait began
+    (range(41), bytes, "INVALID", "0 of 40")])      # the sender had stopped
 def test_frames(kit: Path, honest: Pair, tmp_path: Path, frames: range,
                 form: Callable[[bytes], bytes], status: str, said: str) -> None:
     """Those that were sent while the crash kernel waited, and no earlier ones."""
     control, patched = copy(honest, tmp_path)
     hear(patched, frames, form)
-    hear(control, range(41, 66))        # all its reads have landed: its frames have not
+    hear(control, range(41, 111))       # all its reads have landed: its frames have not
     code = {"PASS": PASS, "FAIL": FAIL, "INVALID": INVALID}[status]
     found = judged(kit, (control, patched), tmp_path / "out", code)
     assert found["frames land"][0] == status
     assert found["frames land"][1].startswith(f"{said} frames that were due after the SMMU's probe")
-    assert re.search(rf"frames landed +5 of 50 +{said}\n", (tmp_path / "out/table.txt").read_text())
-    assert "without the series: frames land: 5 of 50" in found["the control fails"][1]
-    relog(patched, BOOT + ADOPTED)
-    found = judged(kit, (control, patched), tmp_path / "out", INVALID)
-    assert found["frames land"][0] == "INVALID" and "was not held" in found["frames land"][1]
-    (patched / "crash-kernel.log").unlink()
-    for stamp, wanted in ("[    2.000000] ", status), ("[    2.000000][    T1] ", status), ("", "INVALID"):
-        console = f"{BOOT}{told(patched)['marker']}\n[    0.0] {BOOT}{stamp}{HELD.partition(';')[2]}"
-        (patched / "console.log").write_text(console.replace("6,0,0,-;", "") + ADOPTED)
-        found = judged(kit, (control, patched), tmp_path / "out", code if stamp else INVALID)
-        assert found["frames land"][0] == wanted
+    assert re.search(rf"frames landed +5 of 40 +{said}\n", (tmp_path / "out/table.txt").read_text())
+    assert "without the series: frames land: 5 of 40" in found["the control fails"][1]
+    text = (patched / "crash-kernel.log").read_text()
+    for old, new in (("smmu_kdump_test", "nothing"), ("6,1,2000000,-;", ""), ("clock 17", "clock 19"),
+                     ("clock 17", "clock 16"), ("clock 17", "o'clock 17")):
+        (patched / "crash-kernel.log").write_text(text.replace(old, new))
+        why = "was not held" if new == "nothing" else "not known when"
+        found = judged(kit, (control, patched), tmp_path / "out", INVALID)
+        assert found["frames land"][0] == "INVALID" and why in found["frames land"][1]
 
 
 def test_a_ledger_of_the_stream_that_is_gone(kit: Path, honest: Pair, tmp_path: Path) -> None:
     pair = copy(honest, tmp_path)
-    hear(pair[1], range(120), lambda elf: elf.replace(stream.RECORD_MAGIC, bytes(8)))
+    hear(pair[1], range(170), lambda elf: elf.replace(stream.RECORD_MAGIC, bytes(8)))
     assert bad(judged(kit, pair, tmp_path / "out", INVALID)) == {"frames land": "INVALID"}
 
 
@@ -448,10 +492,14 @@ def test_runs_of_bits() -> None:
 def test_a_full_ring(kit: Path, honest: Pair, tmp_path: Path) -> None:
     """What it has no place for is not due."""
     control, patched = copy(honest, tmp_path)
-    hear(patched, range(41, 41 + 250))
-    hear(control, range(41, 66))
-    for wait, status, said in ((60000, "PASS", "220 of 220"), (10, "INVALID", "no frame was due")):
-        relog(patched, BOOT + ADOPTED + f"6,1,2000000,-;{HELD.partition(';')[2]}".replace("5000", str(wait)))
+    hear(control, range(41, 111))
+    for after, wait, status, said in (
+            (10, 60, "PASS", "175 of 175"), (0.1, 2, "INVALID", "0 frames were due"),
+            (44, 10, "PASS", "5 of 5"),
+            (45, 10, "INVALID", "0 frames were due: the crash kernel started 45 s after")):
+        hear(patched, range(41, 41 + 250), after=after)
+        held = HELD.partition(";")[2].replace("5000", f"{wait}000")
+        relog(patched, f"{BOOT}{ADOPTED}6,1,2000000,-;{held}")
         found = judged(kit, (control, patched), tmp_path / "out", PASS if status == "PASS" else INVALID)
         assert found["frames land"][0] == status and said in found["frames land"][1]
 
@@ -492,8 +540,9 @@ def test_the_stream_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     sender.join()
     with pytest.raises(Err, match="the frames have stopped"):
         heard.still_there()
-    assert stream.last(heard.page[:], heard.nonce) == heard.number > 100 + stream.WARM_UP
-    assert stream.last(heard.page[:], 7) == -1
+    number, when = stream.last(heard.page[:], heard.nonce)
+    assert number == heard.number > 100 + stream.WARM_UP and time.time() - 30 < when <= time.time()
+    assert stream.last(heard.page[:], 7) == (-1, 0)
 
 
 def test_a_stream_that_is_not_as_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -570,6 +619,11 @@ NOTES: dict[str, tuple[dict[str, str | bytes | None], str]] = {
     "pstore": ({"sys/module/pstore/parameters/backend": "(null)"}, "pstore has no backend"),
     "old pstore": ({"sys/fs/pstore/dmesg-1": ""}, "pstore has 1 old files"),
     "no delay": ({"sys/module/smmu_kdump_test": GONE}, "no test-only delay"),
+    "a wait of no time": (
+        {"etc/default/kdump-tools": 'MAKEDUMP_ARGS="-d 17"\nKDUMP_CMDLINE_APPEND="a.settle_ms=0"'},
+        "is not told to wait"),
+    "52 bits": ({"boot/config-6.12.1-arm64": "CONFIG_ARM64_VA_BITS=52\n", "usr/bin/makedumpfile": ""},
+                "which makedumpfile refuses"),
     "no wait": ({"etc/default/kdump-tools": 'MAKEDUMP_ARGS="-d 17"'}, "is not told to wait"),
 }
 
@@ -650,19 +704,18 @@ def test_the_readme(server: Server, tmp_path: Path) -> None:
     text = (server.kit / "README.rst").read_text()
     lines = [line.split()[1:] for line in text.splitlines() if line.startswith("       ./kit ")]
     check, check_on, rehearse, crash, *collect, judge = lines
-    (tmp_path / "login").write_text("user\npassword\n")
-    (tmp_path / "login").chmod(0o600)
     (tmp_path / "console.log").write_text("nothing")
-    here = {"login": str(tmp_path / "login"), "console.log": str(tmp_path / "console.log"),
-            "https://bmc.example.org": "https://127.0.0.1:1"}
+    here = {"login": str(bmcs.login(tmp_path / "login")), "console.log": str(tmp_path / "console.log")}
     for landed, log_ in (([0], BOOT + RESET + HELD), ([0, 1, 2], BOOT + ADOPTED + HELD)):
         for words in (check, check_on, rehearse):
             server(*words)
         server(*crash, typed=f"{HOST}\n", code=-signal.SIGKILL)
         last = server.crashes()[-1]
         server.dumped(last, landed, log_)
-        for words in reversed(collect):
-            assert server(*(here.get(word, word) for word in words)).splitlines()[0] == str(last)
+        with bmcs.Bmc(told(last)["when"]) as bmc:
+            here["https://bmc.example.org"] = bmc.url
+            for words in collect:
+                assert server(*(here.get(word, word) for word in words)).splitlines()[0] == str(last)
         time.sleep(1.1)
     names = dict(zip(("<first>", "<second>"), (path.name for path in server.crashes())))
     for what, name in names.items():
@@ -720,6 +773,49 @@ def test_a_console_in_place_of_the_unit(kit: Path, honest: Pair, tmp_path: Path)
     assert bad(judged(kit, pair, tmp_path / "out", PASS)) == {}
 
 
+def test_collected_again(server: Server, tmp_path: Path) -> None:
+    """In a later boot, and when the dump is no more: what was there stays."""
+    here = server.crash()
+    server.dumped(here, [0, 1, 2], BOOT + ADOPTED + HELD)
+    server.put("dev/kmsg", BOOT + AER)
+    server("collect")
+    (here / "bmc.json").write_text('{"error": "once"}')
+    before = {path.name: path.read_bytes() for path in here.iterdir()}
+    server.put("dev/kmsg", BOOT)
+    server.boot()
+    shutil.rmtree(server.root / "var/crash")
+    (server.root / "var/crash").mkdir()
+    server("collect")
+    assert {path.name: path.read_bytes() for path in here.iterdir()} == before
+
+
+def test_a_disk_that_is_full(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The dump cannot be copied: the rest is there, and it can be collected again."""
+    (tmp_path / "source").write_text("x" * 100)
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(18, "another disk")))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1 << 30, 0, 50))
+    with pytest.raises(Err, match="has no room for .*source") as caught:
+        collect.take(tmp_path / "source", tmp_path / "target")
+    assert "./kit collect again" in caught.value.next_step and not (tmp_path / "target").exists()
+
+
+def test_modules_of_the_current_directory(kit: Path, tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text("print('another module')\n")
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools/__init__.py").write_text("print('another module')\n")
+    done = subprocess.run([kit / "kit", "verdict", "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert not done.returncode and "another module" not in done.stdout
+
+
+def test_dumps_that_are_damaged(kit: Path, honest: Pair, tmp_path: Path) -> None:
+    pair = copy(honest, tmp_path)
+    (pair[1] / "vmcore").unlink()
+    for head in (b"\x7fELF" + b"\xff" * 5000, b"KDUMP   " + bytes(416) + struct.pack(
+            "<IiiIIIIIIi", 0, 1 << 20, 1, 0xffffffff, 0, 0, 0, 0, 0, 1) + b"\1" * 5000):
+        (pair[1] / "vmcore").write_bytes(head)
+        assert judged(kit, pair, tmp_path / "out", FAIL)["a vmcore was saved"][0] == "FAIL"
+
+
 @pytest.fixture(scope="module")
 def native(kit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The kit with its own workload, compiled for this machine."""
@@ -773,14 +869,25 @@ def test_the_tarball(tarball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The same bytes, wherever; without room there is none."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert pack.repro_kit("6.12").read_bytes() == tarball.read_bytes()
-    debs = tmp_path / "smmuv3-kdump/build/6.12/debs/key"
-    debs.mkdir(parents=True)
-    for name in ("release", "linux-image-6.12.1_1_arm64.deb", "linux-image-6.12.1-dbg_1_arm64.deb"):
-        (debs / name).write_text("a package")
+    debs = tmp_path / "smmuv3-kdump/build/6.12"
+    made = ("linux-image-6.12.1+kdump.2_1_arm64.deb", "linux-image-6.12.1+kdump.delay.control_1_arm64.deb",
+            "linux-image-6.12.1+kdump.delay.series_1_arm64.deb")
+    # Of make deb, with DELAY=1, too. An older one, another series' and an image's are not for a server.
+    for number, (where, name, series) in enumerate((
+            ("debs/a", "linux-image-6.12.1+kdump.1_1_arm64.deb", Store("6.12").series_hash()),
+            ("debs/b", made[0], Store("6.12").series_hash()),
+            ("debs/c", "linux-image-3_1_arm64.deb", "another"),
+            ("debs-delay/a", made[1], Store("6.12").series_hash()),
+            ("debs-delay/b", made[2], Store("6.12").series_hash()),
+            ("image-debs/a", "linux-image-4_1_arm64.deb", Store("6.12").series_hash()))):
+        there = debs / where
+        there.mkdir(parents=True)
+        for file, text in ((name, ""), (name.replace("_1", "-dbg_1"), ""), ("series", f"{series}\n")):
+            (there / file).write_text(text)
+        os.utime(there, (number, number))
     with tarfile.open(pack.repro_kit("6.12")) as tar:
         names = tar.getnames()
-    assert [name.rpartition("/")[2] for name in names if "/packages/" in name] == [
-        "linux-image-6.12.1_1_arm64.deb"]
+    assert {name.rpartition("/")[2] for name in names if "/packages/" in name} == set(made)
     old = snapshot(tmp_path / "smmuv3-kdump/distro")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1 << 40, 0, 1 << 20))
     with pytest.raises(Err, match="the disk is full") as caught:
@@ -834,13 +941,15 @@ def test_the_steps_of_the_job_are_shell(tmp_path: Path) -> None:
     subprocess.run(["sh", "-n", tmp_path / "steps"], check=True)
     # Each rule is a case of LAVA's.
     (tmp_path / "verdict").mkdir()
-    (tmp_path / "verdict/result.ktap").write_text("1..2\nok 1 a.data lands\nnot ok 2 a.clean logs\n")
+    (tmp_path / "verdict/result.ktap").write_text(
+        "1..3\nok 1 a.data lands\nnot ok 2 a.clean logs\nok 3 a.frames land # SKIP no stream\n")
     (tmp_path / "lava-test-case").write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / "lava-test-case").chmod(0o755)
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(["sh", "-c", pack.CASES], cwd=tmp_path, env=env, capture_output=True, text=True,
                           check=True)
-    assert done.stdout == "a.data_lands --result pass\na.clean_logs --result fail\n"
+    assert done.stdout == ("a.data_lands --result pass\na.clean_logs --result fail\n"
+                           "a.frames_land --result skip\n")
 
 
 def test_bad_variables(project: Project) -> None:

@@ -77,6 +77,13 @@ ERRORS: dict[str, Change] = {
     "a PCIe error": lambda bmc: bmc.records((bmc.crash + 1, "Critical", PCIE)),
     "a CPER record": lambda bmc: bmc.records(
         (bmc.crash + 1, "OK", "boot"), (bmc.crash + 2, "Warning", "CPER 1")),
+    "by its place": lambda bmc: bmc.records(
+        (bmc.crash + 1, "Critical", "A fatal error was detected on a component at bus 64 device 0.")),
+    "by its MessageId": lambda bmc: bmc.entries(
+        {"Severity": "Critical", "Message": "error", "MessageId": "OpenBMC.0.1.PCIeFatal",
+         "Created": bmcs.iso(bmc.crash + 5)}),
+    "with letters that cannot be printed": lambda bmc: bmc.records(
+        (bmc.crash + 1, "Critical", f"{PCIE} \ud800 \x1b[2J")),
     "by a clock that is behind": lambda bmc: bmc.clock(-7200).records((bmc.crash - 7100, "Critical", PCIE)),
 }
 
@@ -123,6 +130,10 @@ class Trap(http.server.BaseHTTPRequestHandler):
         self.send_error(404)
 
 
+def boot(bmc: Bmc) -> dict[str, str]:
+    return {"Severity": "OK", "Message": "boot", "Created": bmcs.iso(bmc.crash + 5)}
+
+
 NO_RECORD = "is from after the crash"
 LIES: dict[str, tuple[Change, str]] = {
     "it times out": (lambda bmc: bmc.slow(3, 0), "does not answer within 0.4 s"),
@@ -140,13 +151,18 @@ LIES: dict[str, tuple[Change, str]] = {
     "a number of members": (lambda bmc: bmc.set(f"{LOG}/Entries", {"Members": 5}), "Members is no list"),
     "members that are numbers": (lambda bmc: bmc.entries(5), "no object"),
     "a time that is none": (lambda bmc: bmc.entries({"Id": 1, "Created": {"a": 1}, "Message": [PCIE]}),
-                            "none of its 1 records"),
+                            "has no time: is the BMC's clock set"),
+    "an error without a time beside a boot": (lambda bmc: bmc.entries(
+        {"Severity": "Critical", "Message": PCIE}, boot(bmc)), "has no time"),
+    "an error of 1970": (lambda bmc: bmc.entries(
+        {"Severity": "Critical", "Message": PCIE, "Created": "1970-01-01T00:01:00Z"}, boot(bmc)),
+                         "has no time"),
     "a redirect to another host": (lambda bmc: bmc.raw(V1, 302, b"", Location=bmc.trap), "HTTP 302"),
     "a link to another host": (lambda bmc: bmc.systems(bmc.trap), "leads elsewhere"),
     "a link that smuggles": (lambda bmc: bmc.systems(f"{V1}/a HTTP/1.1\r\nX: y"), "leads elsewhere"),
     "a link that is a number": (lambda bmc: bmc.systems(5), "leads elsewhere"),
     "pages without end": (lambda bmc: bmc.set(f"{LOG}/Entries", {
-        "Members": [], "Members@odata.nextLink": f"{LOG}/Entries"}), "more than 300 answers"),
+        "Members": [], "Members@odata.nextLink": f"{LOG}/Entries"}), "more than 3000|longer than 4.8 s"),
     "no HTTP": (lambda bmc: bmc.raw(LOG, 200, b"{}", Content_Length="x"), "no event log"),
     "broken": (lambda bmc: bmc.raw(LOG, 503, b"{}"), "HTTP 503"),
 }
@@ -190,6 +206,17 @@ def test_encrypted(kit: Path, world: World) -> None:
         run(kit, "collect", "--root", root, pair[1].name, *words, root / f"{name}.pem")
         found, why = verdict.no_event(verdict.Crash(pair[1], told(pair[1])))
         assert found == status and ("CERTIFICATE_VERIFY_FAILED" in why) == (name == "other")
+
+
+def test_addresses_that_are_none(kit: Path, world: World) -> None:
+    pair, bmc, root = world
+    (root / "bad.pem").write_text("nothing\n")
+    login = ["--bmc-login", str(root / "login")]
+    for words in (["--bmc", "https://bmc:99999", *login], ["--bmc", "https://[bmc", *login],
+                  ["--bmc", "https://127.0.0.1:1", *login, "--bmc-cert", str(root / "bad.pem")],
+                  ["--bmc", "https://127.0.0.1:1"]):
+        said = run(kit, "collect", "--root", root, pair[1].name, *words, code=USAGE)
+        assert said.count("error: ") == 1
 
 
 def test_nobody_listens(kit: Path, world: World) -> None:

@@ -6,6 +6,7 @@ Nothing is taken away from where it was but the kit's own file and unit.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ...common import USAGE, Err, full, write
+from ...common import USAGE, Err, write
 from . import redfish
 from .provoke import RUN, dumps, unwatch
 from .server import STATE, Server
@@ -37,8 +38,11 @@ def read_log(path: Path) -> str:
     out = bytearray()
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        while data := os.read(handle, 1 << 16):
-            out += data
+        while True:
+            with contextlib.suppress(BrokenPipeError):      # a record was gone before it could be read
+                if not (data := os.read(handle, 1 << 16)):
+                    break
+                out += data
     except BlockingIOError:             # that was the last record
         pass
     finally:
@@ -64,12 +68,15 @@ def take(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError as err:
         if shutil.disk_usage(target.parent).free < source.stat().st_size:
-            raise full(f"{target.parent} has no room for {source}") from err
+            raise Err(f"{target.parent} has no room for {source}, {source.stat().st_size >> 20} MiB",
+                      "free some space there, then ./kit collect again: the rest is collected") from err
         shutil.copyfile(source, target)
 
 
 def take_dumps(server: Server, run: dict[str, Any], here: Path) -> list[str]:
-    """The dumps since the crash; the first whole one is that to judge, or the first of all."""
+    """The dumps since the crash; the first whole one is that to judge, or the first of all.
+
+    Nothing is taken away if there is none any more."""
     new = [name for name in dumps(server) if name not in run["before"]]
     new.sort(key=lambda name: ("incomplete" in name, server.path(name).stat().st_mtime))
     if new:
@@ -90,19 +97,25 @@ def take_pstore(server: Server, run: dict[str, Any], here: Path) -> None:
 def collect(server: Server, name: str, console: Path | None, bmc: redfish.Service | None) -> int:
     here = latest(server, name)
     run = json.loads((here / RUN).read_text())
+    earlier = run.get("collected", {})
     boot = server.text("/proc/sys/kernel/random/boot_id")
     if boot == run["boot"]:
         raise Err("this is still the boot that was to be crashed", "./kit crash", USAGE)
     if console and not console.is_file():
         raise Err(f"--console {console}: no such file", code=USAGE)
-    new = take_dumps(server, run, here)
     if console:
         shutil.copyfile(console, here / CONSOLE)
-    (here / THIS_BOOT).write_text(read_log(server.path("/dev/kmsg")))
-    take_pstore(server, run, here)
-    write(here / BMC, json.dumps(redfish.read(bmc) if bmc else {}, indent=1) + "\n")
-    run["collected"] = {"boot": boot, "release": server.release, "when": time.time(), "dumps": new,
-                        "aer": counters(server)}
+    if bmc or not (here / BMC).exists():
+        write(here / BMC, json.dumps(redfish.read(bmc) if bmc else {}, indent=1) + "\n")
+    if boot == earlier.get("boot", boot):       # a later one would have nothing to tell
+        write(here / THIS_BOOT, read_log(server.path("/dev/kmsg")))
+        take_pstore(server, run, here)
+        earlier = {**earlier, "boot": boot, "release": server.release, "when": time.time(),
+                   "aer": counters(server)}
+    new = take_dumps(server, run, here)
+    if new or not (here / VMCORE).exists():
+        earlier |= {"dumps": new, "saved": server.path(new[0]).stat().st_mtime if new else 0.0}
+    run["collected"] = earlier
     write(here / RUN, json.dumps(run, indent=2) + "\n")
     server.path(run["file"]).unlink(missing_ok=True)
     unwatch(server)

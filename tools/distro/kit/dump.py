@@ -3,7 +3,8 @@
 
     python3 -m tools.distro.kit.dump FILE NONCE <FACTS
 
-prints, as JSON, the crashed kernel's log, the ledger and which reads' buffers hold what the file does.
+prints, as JSON, the crashed kernel's log in the order of time, the ledger and which reads' buffers hold
+what the file does.
 FACTS are the lines that the workload wrote (tools/crash/guest/init.c), and, if there was a stream,
 "frames SENDER RECORD" with the nonces of its frames and of what was heard. A program of its own, as
 crash/vmcore.py is.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import array
 import json
+import os
 import re
 import struct
 import sys
@@ -32,9 +34,13 @@ USER_PAGES = 8                  # the bit of makedumpfile's level that leaves th
 INCOMPLETE = 8                  # in the status of a header: makedumpfile ran out of space
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def rearrange(path: Path, new: Path) -> None:
     """makedumpfile's flattened form, which kdump-tools saves, as a file that can be read anywhere."""
-    with open(path, "rb") as flat, open(new, "wb") as out:
+    with open(path, "rb") as flat, open(new, "wb", opener=_private) as out:
         flat.seek(PAGE)
         while len(head := flat.read(16)) == 16:
             at, size = struct.unpack(">qq", head)
@@ -87,11 +93,11 @@ def wrong(path: Path) -> str:
         file.seek(0)
         if not size:
             return "it is empty"
-        if head.startswith(ELF):
-            end = _end_of_elf(file)
-        elif head.startswith(KDUMP):
-            end = _end_of_kdump(file)
-        else:
+        try:
+            end = _end_of_elf(file) if head.startswith(ELF) else _end_of_kdump(file)
+        except (OSError, OverflowError, struct.error) as err:
+            return f"it is damaged: {err}"
+        if not head.startswith((ELF, KDUMP)):
             return "it is neither a copy of /proc/vmcore nor makedumpfile's; if it is compressed, unpack it"
     return f"it is cut short: {size} bytes, its headers tell of more" if end > size else ""
 
@@ -132,14 +138,54 @@ def _runs(bits: bytes) -> Iterator[tuple[int, int]]:
         yield begin, len(bits) * 8
 
 
+def log(program: Any, path: Path) -> str:
+    """The crashed kernel's log, a line for each record, from the oldest on.
+
+    The buffer is a ring: what is later in it may be older. VMCOREINFO tells of the descriptors, which are
+    in order; the ids in them have 62 bits, and two for the state."""
+    info = vmcore._info(path)
+
+    def offset(name: str) -> int:
+        return int(info[f"OFFSET({name})"])
+
+    ring = program.read_u64(int(info["SYMBOL(prb)"], 16))
+    text = ring + offset("printk_ringbuffer.text_data_ring")
+    size = 1 << program.read_u32(text + offset("prb_data_ring.size_bits"))
+    data = bytes(program.read(program.read_u64(text + offset("prb_data_ring.data")), size))
+    ring += offset("printk_ringbuffer.desc_ring")
+    count = 1 << program.read_u32(ring + offset("prb_desc_ring.count_bits"))
+    tables = []
+    for name, each in (("descs", "prb_desc"), ("infos", "printk_info")):
+        step = int(info[f"SIZE({each})"])
+        table = bytes(program.read(program.read_u64(ring + offset(f"prb_desc_ring.{name}")), count * step))
+        tables.append([table[at:at + step] for at in range(0, count * step, step)])
+    head, tail = (program.read_u64(ring + offset(f"prb_desc_ring.{end}_id")) for end in ("head", "tail"))
+    block = offset("prb_desc.text_blk_lpos")
+    found = []
+    for number in range((head - tail) % (1 << 62) + 1):
+        identity = (tail + number) % (1 << 62)
+        desc, about = (table[identity % count] for table in tables)
+        state, begin, end = (struct.unpack_from("<Q", desc, at)[0] for at in (
+            offset("prb_desc.state_var"), block + offset("prb_data_blk_lpos.begin"),
+            block + offset("prb_data_blk_lpos.next")))
+        if state % (1 << 62) != identity or state >> 62 not in (1, 2) or begin & 1:
+            continue            # not written, used again, or without text
+        length = struct.unpack_from("<H", about, offset("printk_info.text_len"))[0]
+        # A block that would pass the end of the buffer is at its begin. Its id comes first.
+        at = begin % size if begin // size == (end - 1) // size else 0
+        found.append(re.sub(rb"[^\t -~]+", b"\n", data[at + 8:at + 8 + length]))
+    return b"\n".join(found).decode()
+
+
 def frames(program: Any, path: Path, sender: int, record: int) -> dict[str, Any]:
-    """The number that was heard last (-1: unknown), and the later ones that are anywhere in memory."""
-    last, found = -1, set()
+    """The number that was heard last (-1: unknown), when; the later ones that are anywhere in memory."""
+    last, found = (-1, 0.0), set()
     for piece in memory(path):
         data = vmcore.memory(program, [f"{piece.start:#x}:{len(piece):#x}"])
         found |= {number for _, number in stream.numbers(data, sender)}
         last = max(last, stream.last(data, record))
-    return {"last": last, "later": sorted(number for number in found if number > last)}
+    later = sorted(number for number in found if number > last[0])
+    return {"last": last[0], "when": last[1], "later": later}
 
 
 def level(path: Path) -> int | None:
@@ -159,7 +205,7 @@ def main(path: Path, nonce: int, facts: str) -> dict[str, Any]:
     try:
         program = drgn.Program()
         program.set_core_dump(str(path))
-        found["log"] = re.sub(rb"[^\t -~]+", b"\n", vmcore.log(program, path)).decode()
+        found["log"] = log(program, path)
         for line in facts.splitlines():
             what, *pieces = line.split()
             if what == "ledger":

@@ -15,7 +15,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from ...common import USAGE, Err, say
+from ...common import USAGE, Err, say, write
 from ...crash.workload import expected_block
 from . import stream
 from .server import BAD, STATE, Server, findings
@@ -23,8 +23,11 @@ from .server import BAD, STATE, Server, findings
 UNIT = "smmu-kdump-kit.service"
 UNITS = "/etc/systemd/system"
 WANTS = f"{UNITS}/kdump-tools-dump.service.wants"
+RTC = "/sys/class/rtc/rtc0/since_epoch"
 CRASH_LOG, RUN = "crash-kernel.log", "run.json"
-# cat writes each record as it reads it; there is no end to wait for, the reboot ends it.
+CLOCK, ALIVE, BEAT_S = "smmu-kdump-kit: clock", "smmu-kdump-kit: alive", 5
+# First the time, and that since the start; then each record as it comes. There is no end to wait for, the
+# reboot ends it; a line every few seconds shows whether something had ended it before.
 UNIT_TEXT = """\
 [Unit]
 Description=Keep the crash kernel's log for the repro kit
@@ -35,7 +38,8 @@ ConditionPathExists=/proc/vmcore
 
 [Service]
 Type=exec
-ExecStart=/bin/sh -c 'exec cat /dev/kmsg >>{log}'
+ExecStart=/bin/sh -c 'echo "{clock} $$(date +%%s.%%N) $$(cat /proc/uptime)" >>{log}; \
+  while sleep {beat}; do echo "<7>{alive}" >/dev/kmsg; done & exec cat /dev/kmsg >>{log}'
 """
 
 
@@ -73,7 +77,7 @@ def confirmed(server: Server, told: bool, confirm: str) -> None:
 def watch_crash_kernel(server: Server, where: str) -> None:
     unit = server.path(f"{UNITS}/{UNIT}")
     unit.parent.mkdir(parents=True, exist_ok=True)
-    unit.write_text(UNIT_TEXT.format(log=f"{where}/{CRASH_LOG}"))
+    unit.write_text(UNIT_TEXT.format(log=f"{where}/{CRASH_LOG}", clock=CLOCK, alive=ALIVE, beat=BEAT_S))
     link = server.path(f"{WANTS}/{UNIT}")
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
@@ -99,15 +103,25 @@ def prepare(server: Server, heard: stream.Stream | None) -> tuple[Path, list[str
             "boot": server.text("/proc/sys/kernel/random/boot_id"), "reads": server.reads,
             "file": f"{server.disk}/{file.name}", "when": time.time(), "before": dumps(server)}
     if heard:
-        told["frames"] = heard.told()
-    (here / RUN).write_text(json.dumps(told, indent=2) + "\n")
+        told["frames"] = {**heard.told(), "ahead": ahead(server)}
     try:
+        write(here / RUN, json.dumps(told, indent=2) + "\n")
         blocks(nonce, file, server.reads)
     except BaseException:
         file.unlink(missing_ok=True)
         shutil.rmtree(here)
         raise
     return here, ["server", str(file), str(server.reads), str(here / "facts"), str(nonce)], marker
+
+
+def ahead(server: Server) -> float:
+    """Seconds of the real-time clock before the system's: the crash kernel sets its own by that.
+
+    It has whole seconds: wait until the next one begins. 0 if there is none."""
+    begin, first = time.monotonic(), server.text(RTC)
+    while (now := server.text(RTC)) == first and time.monotonic() < begin + 1.5:
+        time.sleep(0.005)
+    return int(now) - time.time() if now.isdecimal() and now != first else 0.0
 
 
 def mark(server: Server, marker: str) -> None:

@@ -27,7 +27,7 @@ from ...common import USAGE, Err
 
 TOP = "/redfish/v1"
 ALL = 12                        # times the wait for one answer: for all of them
-MAX_BODY, MAX_ANSWERS, MAX_ENTRIES = 4 << 20, 300, 20_000
+MAX_BODY, MAX_ANSWERS, MAX_ENTRIES = 4 << 20, 3000, 20_000
 KEPT = ("Id", "Created", "EventTimestamp", "Severity", "EntryType", "MessageId", "Message", "SensorType")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -39,7 +39,10 @@ class Refused(Exception):
 def login(path: Path | None) -> tuple[str, str]:
     """User and password: two lines of a file that nobody else can read, or asked for."""
     if not path:
-        return input("BMC user: "), getpass.getpass("BMC password: ")
+        try:
+            return input("BMC user: "), getpass.getpass("BMC password: ")
+        except EOFError:
+            raise Err("the BMC's login cannot be asked for", "--bmc-login FILE", USAGE) from None
     next_step = f"two lines, user and password, in a file of yours: chmod 600 {path}"
     try:
         info, lines = path.stat(), path.read_text().splitlines()
@@ -55,7 +58,11 @@ def login(path: Path | None) -> tuple[str, str]:
 class Service:
     def __init__(self, url: str, user: str, password: str, certificate: Path | None,
                  wait_s: float) -> None:
-        self.where = urlsplit(url if "//" in url else f"https://{url}")
+        try:
+            self.where = urlsplit(url if "//" in url else f"https://{url}")
+            self.port = self.where.port
+        except ValueError as err:
+            raise Err(f"--bmc {url}: {err}", "a host, or an https:// address", USAGE) from err
         if self.where.scheme not in ("https", "http") or not self.where.hostname or self.where.username:
             raise Err(f"--bmc {self.where.hostname or '…'}: not a host or an https:// address", code=USAGE)
         if self.where.scheme == "http" and self.where.hostname not in LOOPBACK:
@@ -63,7 +70,10 @@ class Service:
         word = base64.b64encode(f"{user}:{password}".encode()).decode()
         self.headers = {"Authorization": f"Basic {word}", "Accept": "application/json",
                         "OData-Version": "4.0", "Connection": "close"}
-        self.context = ssl.create_default_context(cafile=str(certificate) if certificate else None)
+        try:
+            self.context = ssl.create_default_context(cafile=str(certificate) if certificate else None)
+        except ssl.SSLError as err:
+            raise Err(f"--bmc-cert {certificate} is no certificate in PEM form", code=USAGE) from err
         if certificate:         # it is this very one, whoever has signed it and whatever its name
             self.context.check_hostname = False
             self.context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -72,8 +82,8 @@ class Service:
     def _connection(self) -> http.client.HTTPConnection:
         host = self.where.hostname or ""
         if self.where.scheme == "http":
-            return http.client.HTTPConnection(host, self.where.port, timeout=self.wait_s)
-        return http.client.HTTPSConnection(host, self.where.port, timeout=self.wait_s, context=self.context)
+            return http.client.HTTPConnection(host, self.port, timeout=self.wait_s)
+        return http.client.HTTPSConnection(host, self.port, timeout=self.wait_s, context=self.context)
 
     def _body(self, answer: http.client.HTTPResponse) -> bytes:
         """Up to a limit."""
@@ -127,6 +137,10 @@ class Service:
             path = page.get("Members@odata.nextLink")
 
 
+def _printable(value: Any) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in str(value)[:500])
+
+
 def _link(value: Any) -> Any:
     return value.get("@odata.id") if isinstance(value, dict) else None
 
@@ -155,7 +169,8 @@ def _entries(service: Service) -> dict[str, Any]:
                     continue
                 seen.add(str(where))
                 for entry in service.members(where):
-                    entries.append({key: str(entry[key])[:500] for key in KEPT if entry.get(key) is not None})
+                    entries.append({key: _printable(entry[key]) for key in KEPT
+                                    if entry.get(key) is not None})
                     if len(entries) > MAX_ENTRIES:
                         raise Refused(f"it has more than {MAX_ENTRIES} records")
     if not seen:

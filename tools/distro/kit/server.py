@@ -22,6 +22,7 @@ SMALL = 256 * MIB               # a crash kernel of a distribution wants more
 OK, NOTE, BAD = "ok", "note", "BAD"
 STATE = "/var/lib/smmu-kdump-kit"
 KDUMP_TOOLS = "/etc/default/kdump-tools"
+MAKEDUMPFILE = ("/usr/bin/makedumpfile", "/usr/sbin/makedumpfile")
 HEST_SIZES = {2: 20, 6: 48, 7: 44, 8: 56, 9: 64, 10: 92}      # of ACPI's HEST; 0, 1 and 11 vary
 AER_SOURCES = (6, 7, 8)
 IORT_SMMUV3 = 4
@@ -186,7 +187,8 @@ def kdump(server: Server) -> Iterator[Finding]:
     cmdline = server.text("/proc/cmdline")
     if not size:
         yield Finding(BAD, "no memory is reserved for a crash kernel",
-                      "put crashkernel=512M on the kernel's command line (GRUB_CMDLINE_LINUX) and reboot")
+                      "put crashkernel=512M into GRUB_CMDLINE_LINUX of /etc/default/grub, then: "
+                      "update-grub; reboot")
     elif size < SMALL:
         yield Finding(NOTE, f"crashkernel: {size // MIB} MiB, which is little", "crashkernel=512M")
     else:
@@ -212,18 +214,29 @@ def level(server: Server) -> Iterator[Finding]:
                       'set MAKEDUMP_ARGS="-c -d 17" in /etc/default/kdump-tools, then: kdump-config reload')
     else:
         yield Finding(OK, f"makedumpfile keeps user pages (-d {told[1] if told else 0})")
+    if "CONFIG_ARM64_VA_BITS=52" in server.text(f"/boot/config-{server.release}") and any(
+            server.path(name).exists() for name in MAKEDUMPFILE):
+        yield Finding(NOTE, "this kernel has virtual addresses of 52 bits, which makedumpfile refuses, up to "
+                      "1.7.6 at least: the dump would be empty",
+                      "on Debian 13 apt-get remove makedumpfile: all memory is copied")
 
 
 def room(server: Server) -> Iterator[Finding]:
-    for what, where, need in (
-            ("the dump", "/var/crash", server.memory()),
-            ("the file that is read", server.disk, server.reads * READ_SIZE)):
+    needs = [("the dump", "/var/crash", server.memory()),
+             ("the file that is read", server.disk, server.reads * READ_SIZE)]
+    if len({server.there(name).stat().st_dev for name in ("/var/crash", STATE)}) > 1:
+        needs.append(("a copy of the dump", STATE, server.memory()))
+    for what, where, need in needs:
         free = server.free(where)
         said = f"{where} has {free / GIB:.1f} GiB free"
-        if what == "the dump" and need // 4 < free < need:
-            yield Finding(NOTE, f"{said}; {what} may take as much as the memory, {need / GIB:.1f} GiB")
+        next_step = f"free some space in {where}"
+        if "copy" in what:
+            next_step = f"mkdir /var/crash/kit; ln -s /var/crash/kit {STATE}: on one disk none is made"
+        if "dump" in what and need // 4 < free < need:
+            yield Finding(NOTE, f"{said}; {what} may take as much as the memory, {need / GIB:.1f} GiB",
+                          next_step)
         elif free < need:
-            yield Finding(BAD, f"{said}, {what} takes {need / GIB:.1f} GiB", f"free some space in {where}")
+            yield Finding(BAD, f"{said}, {what} takes {need / GIB:.1f} GiB", next_step)
         else:
             yield Finding(OK, f"{said} for {what}")
 
@@ -247,7 +260,11 @@ def hest(table: bytes) -> tuple[int, int, bool]:
 
 
 def firmware_first(server: Server) -> Iterator[Finding]:
-    first, generic, whole = hest(server.data("/sys/firmware/acpi/tables/HEST"))
+    table = "/sys/firmware/acpi/tables/HEST"
+    first, generic, whole = hest(server.data(table))
+    if server.path(table).exists() and not server.data(table):
+        yield Finding(NOTE, "ACPI's HEST cannot be read", "run it as root")
+        return
     if first:
         yield Finding(NOTE, f"PCIe errors go to the firmware first ({first} sources in ACPI's HEST): it may "
                       "reset the machine by itself, and tells by CPER records",
@@ -280,7 +297,7 @@ def series(server: Server) -> Iterator[Finding]:
     why = "a read that does not land may as well have been ended by its driver's reset, and proves nothing"
     if not server.path("/sys/module/smmu_kdump_test").exists():
         yield Finding(NOTE, f"the kernel that runs has no test-only delay: {why}", "README, \"The delay\"")
-    elif not re.search(r"(?m)^\s*KDUMP_CMDLINE_APPEND=.*\bsettle_ms=", server.text(KDUMP_TOOLS)):
+    elif not re.search(r"(?m)^\s*KDUMP_CMDLINE_APPEND=.*\bsettle_ms=0*[1-9]", server.text(KDUMP_TOOLS)):
         yield Finding(NOTE, f"the crash kernel is not told to wait: {why}",
                       f"smmu_kdump_test.settle_ms=5000 in KDUMP_CMDLINE_APPEND of {KDUMP_TOOLS}, then: "
                       "kdump-config reload")

@@ -21,15 +21,15 @@ from collections.abc import Iterator
 from ...common import Err, say
 from ...crash.workload import ETH_SIZE, FRAME_HEAD, FRAME_MAGIC, FRAME_SIZE, frame
 
-RATE = 10                       # frames a second ...
-RING = 240                      # ... that find a place: rings have 256 descriptors and more
+RATE = 5                        # frames a second ...
+RING = 240                      # ... that find a place, 48 s: rings have 256 descriptors and more
 WARM_UP = 30                    # frames that show the rate
 SILENT_S = 10.0
 STOPPED_S = 2.0
 ETH_P_802_EX1 = 0x88B5          # IEEE 802's local experimental EtherType
 BODY = FRAME_SIZE - ETH_SIZE    # bytes, with the checksum
 RECORD_MAGIC = b"SMMUHEAR"
-RECORD = struct.Struct("<8sQQ")         # its magic, its crash's nonce, the number; a checksum follows
+RECORD = struct.Struct("<8sQQd")        # magic, its crash's nonce, the number, the time; a checksum follows
 NEXT = "on a second machine of this network: ./kit send CARD"
 
 
@@ -75,20 +75,21 @@ def numbers(data: bytes, nonce: int = 0) -> Iterator[tuple[int, int]]:
         at = data.find(needle, at + 1)
 
 
-def record(nonce: int, number: int) -> bytes:
-    body = RECORD.pack(RECORD_MAGIC, nonce, number)
+def record(nonce: int, number: int, when: float) -> bytes:
+    body = RECORD.pack(RECORD_MAGIC, nonce, number, when)
     return body + struct.pack("<I", zlib.crc32(body))
 
 
-def last(data: bytes, nonce: int) -> int:
-    """The number that was heard last, by the records in some memory; -1, if there is none."""
-    found, size = -1, RECORD.size
+def last(data: bytes, nonce: int) -> tuple[int, float]:
+    """The number that was heard last, by the records in some memory, and when; (-1, 0), if there is none."""
+    found, size = (-1, 0.0), RECORD.size
     needle = RECORD_MAGIC + struct.pack("<Q", nonce)
     at = data.find(needle)
     while at >= 0:
         body, check = data[at:at + size], data[at + size:at + size + 4]
         if check == struct.pack("<I", zlib.crc32(body)):
-            found = max(found, int(RECORD.unpack(body)[2]))
+            number, when = RECORD.unpack(body)[2:]
+            found = max(found, (number, when))
         at = data.find(needle, at + 1)
     return found
 
@@ -124,7 +125,7 @@ class Stream:
     def _keep(self, number: int) -> None:
         """In turn at two places: the panic may come while it writes."""
         self.page.seek(number % 2 * 64)
-        self.page.write(record(self.nonce, number))
+        self.page.write(record(self.nonce, number, time.time()))
         self.number = number
 
     def _warm_up(self) -> int:

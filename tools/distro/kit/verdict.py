@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -20,24 +21,38 @@ from ...common import TOP, USAGE, Err, remove, run
 from ...results import Report, Result, Status, counted, table, worst
 from . import dump, redfish, stream
 from .collect import BMC, CONSOLE, THIS_BOOT, VMCORE
-from .provoke import CRASH_LOG, RUN
+from .provoke import BEAT_S, CLOCK, CRASH_LOG, RUN
 
 BOOT = "Booting Linux on physical CPU"
 ADOPTED, DROPPED = "kdump: adopted the crashed kernel's", "kdump: adopted stream table dropped"
 HELD = re.compile(r"smmu_kdump_test: holding the crash kernel for (\d+) ms, after the SMMU")
-# The same, with the seconds since that kernel's start: of a console, or the microseconds of /dev/kmsg.
-HELD_AT = re.compile(r"(?m)(?:\[ *(\d+\.\d+)\](?:\[ *[TC]\d+\])? |^\d+,\d+,(\d+),[^;\n]*;)"
-                     + HELD.pattern)
+# The same, in /dev/kmsg's form, with the microseconds since that kernel's start.
+HELD_AT = re.compile(r"(?m)^\d+,\d+,(\d+),[^;\n]*;" + HELD.pattern)
 MOST = 0.9                      # of the frames that are due: a network may lose one
-ALIVE = 3                       # frames before them that show that the stream had not stopped earlier
+FEW = 5                         # frames that are due: of fewer nothing is said
+EARLY = 3                       # frames before them that show that the stream had not stopped earlier
+SLACK_S = 1.0                   # the crash kernel takes its time from a clock of whole seconds
+SOON_S = 600.0                  # from the panic on: a crash kernel that starts later has a wrong clock
+CLOCKED = re.compile(rf"(?m)^{CLOCK} (\d+\.\d+) (\d+\.\d+)")
+STAMP = re.compile(r"(?m)^\d+,\d+,(\d+),")
+# What a kernel says of a disk that it has lost.
+NO_DISK = re.compile(r"I/O error|nvme\d*.* (timeout|controller is down|[Rr]emoving after|Device not ready)|"
+                     r"(ata|scsi|sd)\S*:? .*(timeout|timed out|[Oo]ffline)|rejecting I/O")
 # What the kernel says of PCIe errors that the device could not correct ...
 PCIE = re.compile(r"severity=Uncorrect|AER: .*(Uncorrect|[Ff]atal)|PoisonTLP|Poisoned TLP|\bCmpltTO\b|"
+                  r"\bDPC: (containment event|.* detected)|"
                   r"[Cc]ompletion [Tt]ime-?out|\[12\] TLP\b|BERT: .*[Ee]rror record")
 # ... and of CPER records, line by line; one of them has the severity.
 CPER = re.compile(r"(\{\d+\})?\[Hardware Error\]: *(.*)")
 HARMLESS = re.compile(r"event severity: (corrected|info)")
 # What a BMC says of PCIe; that the system has panicked is no error of its own.
-BMC_PCIE = re.compile(r"\bPCI|\bAER\b|poison|completion time|uncorrect|CPER|bus (fatal|error)", re.I)
+BMC_PCIE = re.compile(r"\bPCI|\bAER\b|poison|completion time|uncorrect|CPER|bus (fatal|error)|"
+                      r"\bbus \d+,? device \d+", re.I)
+BMC_SAYS = ("Message", "MessageId", "SensorType")
+NO_TIME = 1e9                   # a clock that was never set tells of an earlier one, 2001
+# The parts of a log that efi_pstore keeps have names with the time, the part and a count.
+PART = re.compile(r"(?<=\d{10})\d{5}$")
+PART_HEAD = re.compile(r"\w+#\d+ Part(\d+)\n")
 FATAL = ("fatal", "nonfatal")
 
 Found = tuple[Status, str]
@@ -87,10 +102,46 @@ class Crash:
     def held(self) -> tuple[float, float]:
         """Seconds from the crash kernel's start to the begin and the end of its wait; until the end the card
         is the crashed kernel's."""
-        found = HELD_AT.search(self.raw(CRASH_LOG)) or HELD_AT.search(
-            self.raw(CONSOLE).partition(self.run["marker"])[2])
-        begin = float(found[1] or int(found[2]) / 1e6) if found else 0.0
-        return begin, begin + (int(found[3]) / 1000 if found else 0.0)
+        found = HELD_AT.search(self.raw(CRASH_LOG))
+        begin = int(found[1]) / 1e6 if found else 0.0
+        return begin, begin + (int(found[2]) / 1000 if found else 0.0)
+
+    @property
+    def started(self) -> float | None:
+        """When the crash kernel's clock began, by its own time; from its log."""
+        found = CLOCKED.search(self.raw(CRASH_LOG))
+        return float(found[1]) - float(found[2]) if found else None
+
+    @property
+    def after(self) -> float | None:
+        """Seconds from the panic, the last frame that was heard, to that; None if the clocks do not tell."""
+        if self.started is None or self.heard < 0:
+            return None
+        found = self.started - self.run["frames"]["ahead"] - float(self.dump["frames"]["when"])
+        return max(found, 0) if -SLACK_S <= found <= SOON_S else None
+
+    @property
+    def cut(self) -> str:
+        """What is wrong with the crash kernel's own log: does it reach to the end of the saving?"""
+        stamps = STAMP.findall(self.raw(CRASH_LOG))
+        saved = self.run["collected"].get("saved", 0.0)
+        if self.started is None or not stamps or not saved:
+            return ""           # a console's, or there is no dump
+        gap = saved - self.started - int(stamps[-1]) / 1e6
+        return (f"the crash kernel's log ends {gap:.0f} s before the dump was saved"
+                if 3 * BEAT_S < gap < SOON_S else "")
+
+    @property
+    def pstore(self) -> str:
+        """The crashed kernel's log from the crash on, as pstore has it: in parts, the newest first."""
+        logs: dict[str, list[tuple[int, str]]] = {}
+        for path in sorted(self.here.glob("pstore-*")):
+            text = path.read_text(errors="replace")
+            part = PART_HEAD.match(text)
+            name = PART.sub("", re.sub(r"^pstore-\d+-", "", path.name))
+            logs.setdefault(name, []).append((-int(part[1]) if part else 0, text))
+        joined = ("\n".join(text for _, text in sorted(parts)) for parts in logs.values())
+        return "\n".join(text.partition(self.run["marker"])[2] for text in joined)
 
     @property
     def heard(self) -> int:
@@ -104,10 +155,12 @@ class Crash:
 
     @property
     def due_frames(self) -> range:
-        """Those that were sent in the wait. The crash kernel's clock started after the panic, and what the
-        ring has no place for is not due."""
-        first, end = (self.heard + 1 + int(stream.RATE * when) for when in self.held)
-        return range(first, min(end, self.heard + 1 + stream.RING))
+        """Those that were sent in the wait, but at its ends. What the ring has no place for is not due."""
+        begin, end = self.held
+        after = self.after or 0.0
+        first, end_ = (self.heard + 1 + int(stream.RATE * (after + when))
+                       for when in (begin + SLACK_S, end - SLACK_S))
+        return range(first, min(end_, self.heard + 1 + stream.RING) if end else first)
 
     @property
     def landed(self) -> int:
@@ -183,20 +236,25 @@ def data_lands(crash: Crash) -> Found:
 
 
 def frames_land(crash: Crash) -> Found:
-    """Those that were sent in the crash kernel's wait, by its clock; and that started after the panic."""
+    """Those that were sent in the crash kernel's wait, by its clock."""
     if "frames" not in crash.run:
         return Status.SKIPPED, "no stream was heard (--frames)"
     if crash.heard < 0:
         return Status.INVALID, "the vmcore does not have the number that was heard last"
-    if HELD.search(crash.crash) and not any(crash.held):
-        return Status.INVALID, "the log has no times: boot with printk.time=1"
-    if not crash.due_frames:
-        return Status.INVALID, ("no frame was due: the crash kernel was not held after the SMMU's probe, or "
-                                "the card's ring was full before")
+    if not HELD.search(crash.crash):
+        return Status.INVALID, "the crash kernel was not held after the SMMU's probe"
+    if crash.after is None or not any(crash.held):
+        return Status.INVALID, (f"it is not known when the crash kernel was held: {CRASH_LOG} has no times, "
+                                "or its clock is wrong")
+    if len(crash.due_frames) < FEW:
+        return Status.INVALID, (f"{len(crash.due_frames)} frames were due: the crash kernel started "
+                                f"{crash.after:.0f} s after the panic and was held from second "
+                                f"{crash.held[0]:.0f} to {crash.held[1]:.0f}; the card's ring lasts for "
+                                f"{stream.RING / stream.RATE:.0f} s")
     early = sum(number < crash.due_frames.start for number in crash.later)
     said = f"{crash.landed} of {len(crash.due_frames)} frames that were due after the SMMU's probe"
     most = crash.landed >= MOST * len(crash.due_frames)
-    if not most and early < ALIVE:
+    if not most and early < EARLY:
         return Status.INVALID, f"{said}, {early} before it: had the stream stopped before the panic?"
     return (Status.PASS if most else Status.FAIL), said
 
@@ -217,6 +275,8 @@ def clean_logs(crash: Crash) -> Found:
     bad = machine.complaints(crash.crashed) + machine.complaints(crash.crash)
     if bad:
         return Status.FAIL, f"{len(bad)} lines, first: {bad[0][:200]}"
+    if crash.cut:
+        return Status.INVALID, crash.cut
     return Status.PASS, "nothing from the crash on"
 
 
@@ -233,10 +293,8 @@ def records(text: str) -> Iterator[str]:
 
 
 def no_record(crash: Crash) -> Found:
-    logs = [("the crashed kernel", crash.crashed), ("the crash kernel", crash.crash),
-            ("this boot", crash.log(THIS_BOOT))]
-    logs += [(path.name, text) for path in sorted(crash.here.glob("pstore-*"))
-             if crash.run["marker"] in (text := path.read_text(errors="replace"))]
+    logs = (("the crashed kernel", crash.crashed), ("the crash kernel", crash.crash),
+            ("this boot", crash.log(THIS_BOOT)), ("pstore", crash.pstore))
     bad = [f"{who}: {line}" for who, text in logs for line in records(text)]
     bad += [f"AER's counters of {which}: {counts}" for which, counts in crash.run["collected"]["aer"].items()
             if which.split()[-1] in FATAL]
@@ -244,6 +302,11 @@ def no_record(crash: Crash) -> Found:
         return Status.FAIL, f"{len(bad)}, first: {bad[0][:250]}"
     if not crash.boots:
         return Status.INVALID, "there is no log of the crash kernel"
+    if crash.cut:
+        return Status.INVALID, crash.cut
+    if BOOT not in crash.log(THIS_BOOT):
+        return Status.INVALID, ("the log of the boot after the crash has not its begin: collect it right "
+                                "after the boot, or boot with a larger log_buf_len=")
     return Status.PASS, "no poisoned TLP, completion time-out, fatal AER or CPER record"
 
 
@@ -258,10 +321,13 @@ def no_event(crash: Crash) -> Found:
     times = [(redfish.seconds(entry.get("Created")) or redfish.seconds(entry.get("EventTimestamp")), entry)
              for entry in found["entries"]]
     after = [entry for when, entry in times if when and when - ahead >= crash.run["when"]]
-    bad = [entry for entry in after
-           if entry.get("Severity") != "OK" and BMC_PCIE.search(entry.get("Message", ""))]
+    pcie = [(when, entry) for when, entry in times if entry.get("Severity") != "OK"
+            and BMC_PCIE.search(" ".join(entry.get(key, "") for key in BMC_SAYS))]
+    bad = [entry for _, entry in pcie if entry in after]
     if bad:
         return Status.FAIL, f"{len(bad)}, first: {bad[0].get('Message', '')[:200]}"
+    if any(not when or when < NO_TIME for when, _ in pcie):
+        return Status.INVALID, "a record of a PCIe error has no time: is the BMC's clock set?"
     if not after:
         return Status.INVALID, (f"none of its {len(times)} records is from after the crash: is its log full, "
                                 "is its clock right?")
@@ -280,7 +346,7 @@ def control_fails(crash: Crash, control: Crash | None) -> Found:
     """A test that the kernel without the series survives proves nothing."""
     if not control:
         return Status.INVALID, "the control was not run: crash the kernel without the series, too"
-    found = {result.name: result for result in control.results}
+    found, own = ({result.name: result for result in one.results} for one in (control, crash))
     flight = found["reads were in flight"]
     if control.run["id"] == crash.run["id"] or control.run["host"] != crash.run["host"]:
         return Status.INVALID, "the control is the same crash, or of another machine"
@@ -289,10 +355,20 @@ def control_fails(crash: Crash, control: Crash | None) -> Found:
     if not control.boots:
         return Status.INVALID, ("there is no log of the control's crash kernel: if it died, or lost its "
                                 "disk, give collect the serial console's (--console)")
-    for name in ("a vmcore was saved", "data lands", "frames land", "no error record", "no event of the BMC"):
-        if found[name].status is Status.FAIL:
-            return Status.PASS, f"without the series: {name}: {found[name].detail}"
     why = f"{flight.detail}; {found['data lands'].detail}"
+    for name in ("a vmcore was saved", "data lands", "frames land", "no error record", "no event of the BMC"):
+        if found[name].status is not Status.FAIL:
+            continue
+        said = f"{name}: {found[name].detail}"
+        wrote = control.log(CRASH_LOG) and not NO_DISK.search(control.crash)
+        if name == "a vmcore was saved" and wrote:
+            why = f"{said}, but its crash kernel could write to its disk: was it makedumpfile?"
+        elif own[name].status is Status.SKIPPED:
+            why = f"{said}, and with the series nobody has looked"
+        elif name == "data lands" and 0 < 2 * len(crash.due) < len(control.due):
+            why = f"{said}, and with the series only {len(crash.due)} were in flight"
+        else:
+            return Status.PASS, f"without the series: {said}"
     return Status.INVALID, f"the kernel without the series loses nothing that can be seen: {why}"
 
 
@@ -317,7 +393,8 @@ def _look(crash: Crash, scratch: Path) -> None:
         facts = (crash.here / "facts").read_text()
         if heard := crash.run.get("frames"):
             facts += f"frames {heard['sender']} {heard['record']}\n"
-        looked = run([sys.executable, "-m", "tools.distro.kit.dump", path, str(crash.run["nonce"])], cwd=TOP,
+        looked = run([sys.executable, "-P", "-m", "tools.distro.kit.dump", path, str(crash.run["nonce"])],
+                     env={**os.environ, "PYTHONPATH": str(TOP)},
                      data=facts.encode(), check=False)
         crash.dump = json.loads(looked.stdout) if not looked.returncode else {
             "error": f"ended with {looked.returncode}"}
