@@ -243,12 +243,13 @@ def packages(base: str, modules: Path | None = None, less: Path | None = None, d
     # What an image's kernel is without is a server's lack: these packages are not make deb's.
     there = store.here / ("image-" * bool(less) + "debs" + "-delay" * bool(delay)) / key
     build.obj.mkdir(parents=True, exist_ok=True)
-    with lock(store.here / "deb" / "lock"):
-        if not there.is_dir():
-            _build(build, commit, text, origin, suffix, version, there)
-        os.utime(there)
-        for old in sorted(there.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEEP]:
-            remove(old)
+    if not there.is_dir():
+        with lock(store.here / "deb" / "lock"):
+            if not there.is_dir():
+                _build(build, commit, text, origin, suffix, version, there)
+            for old in sorted(there.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEEP]:
+                remove(old)
+    os.utime(there)
     return _packages(there)
 
 

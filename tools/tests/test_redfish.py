@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import base64
 import http.server
+import os
 import re
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +116,8 @@ def test_the_lies_of_the_proof(kit: Path, honest: Pair, tmp_path: Path, monkeypa
     """make distro-test KIT=1 tells them of a crash in the image; here they are told of a made-up one."""
     monkeypatch.setattr(proof, "WAIT_S", 1)
     before = {path.name: path.read_bytes() for path in honest[1].iterdir()}
+    later = time.time() + 60            # it was taken out of the machine's disk
+    os.utime(honest[1] / "vmcore", (later, later))
     here = proof.with_bmc(kit.parent, honest[1], tmp_path / "root", change)
     assert {path.name: path.read_bytes() for path in honest[1].iterdir()} == before
     found = proof.verdict(kit.parent, here, honest[0], tmp_path / "out")

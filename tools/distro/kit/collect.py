@@ -113,7 +113,7 @@ def collect(server: Server, name: str, console: Path | None, bmc: redfish.Servic
         earlier = {**earlier, "boot": boot, "release": server.release, "when": time.time(),
                    "aer": counters(server)}
     new = take_dumps(server, run, here)
-    if new or not (here / VMCORE).exists():
+    if new != earlier.get("dumps") and (new or not (here / VMCORE).exists()):
         earlier |= {"dumps": new, "saved": server.path(new[0]).stat().st_mtime if new else 0.0}
     run["collected"] = earlier
     write(here / RUN, json.dumps(run, indent=2) + "\n")
