@@ -282,7 +282,8 @@ def _build(build: Build, commit: str, text: str, origin: str, suffix: str, versi
                 deb.rename(new / deb.name)
         release = (build.obj / "include/config/kernel.release").read_text().strip()
         (new / "release").write_text(f"{release}\n{version}\n")
-        (new / "series").write_text(f"{store.series_hash()}\n")
+        control = DELAYED["unpatched"] in version
+        (new / "series").write_text("none\n" if control else f"{store.series_hash()}\n")
         shutil.copy(build.obj / ".config", new / "config")
 
 

@@ -336,6 +336,7 @@ Lie = Callable[[Path, Path], object]
 FLIGHT = {"reads were in flight": "INVALID", "data lands": "INVALID"}
 OTHER = {"the vmcore is of this crash": "INVALID", **FLIGHT}
 NONE = {"a vmcore was saved": "FAIL", "the vmcore opens": "INVALID", **OTHER}
+CUT = {"clean logs": "INVALID", "no error record": "INVALID"}
 RECORD, CONTROL = {"no error record": "FAIL"}, {"the control fails": "INVALID"}
 ADOPTS = "the crash kernel adopts"
 EARLIER = "smmu-kdump-kit: crash 20200101-000000-00000001"
@@ -398,12 +399,21 @@ LIES: dict[str, tuple[Lie, dict[str, str]]] = {
     "the end of the next boot's log": (
         lambda c, p: (p / "this-boot.log").write_text("6,900,9,-;late\n"), {"no error record": "INVALID"}),
     "the crash kernel's log is cut short": (
-        lambda c, p: tell(p, saved=told(p)["collected"]["saved"] + 60),
-        {"clean logs": "INVALID", "no error record": "INVALID"}),
+        lambda c, p: tell(p, saved=told(p)["collected"]["saved"] + 20), CUT),
+    "and the saving took an hour": (lambda c, p: tell(p, saved=told(p)["collected"]["saved"] + 3600), CUT),
+    "its log's last beats": (lambda c, p: tell(p, saved=told(p)["collected"]["saved"] + 10), {}),
     "only the control's frames": (lambda c, p: hear(c, range(41, 111)), CONTROL),
     "the control's dump is empty": (lambda c, p: (c / "vmcore").write_bytes(b""), CONTROL),
     "and its disk was gone": (lambda c, p: (c / "vmcore").write_bytes(b"") * 0 or log(
         c, "3,9,9,-;nvme nvme0: I/O tag 5 timeout, aborting\n"), {}),
+    "and its console says so": (lambda c, p: (c / "vmcore").write_bytes(b"") * 0 or log(
+        c, "[ 9.0] nvme nvme0: Device not ready; aborting reset, CSTS=0x1\n", "console.log"), {}),
+    "and its disk was there": (lambda c, p: (c / "vmcore").write_bytes(b"") * 0 or log(
+        c, "6,9,9,-;nvme nvme0: Shutdown timeout set to 10 seconds\n"
+           "4,9,9,-;nvme nvme0: I/O 5 QID 1 timeout, completion polled\n"), CONTROL),
+    "the control's dump was never finished": (
+        lambda c, p: tell(c, dumps=["/var/crash/1/dump-incomplete"]), {}),
+    "the control's dump is missing": (lambda c, p: tell(c, dumps=[]), {}),
     "most had come before the panic": (
         lambda c, p: redump(p, [0, 1, 2], before=[0, 1]) or redump(c, [], before=[]), CONTROL),
     "the control loses nothing": (lambda c, p: redump(c, [0, 1, 2]), CONTROL),
@@ -623,6 +633,8 @@ SERVERS: dict[str, tuple[dict[str, str | bytes | None], str]] = {
     "no kdump": ({"sys/kernel/kexec_crash_loaded": "0"}, "no crash kernel is loaded"),
     "no user pages": ({"etc/default/kdump-tools": "USE_KDUMP=1"}, "leaves user pages out (-d 31)"),
     "no user pages in kdump.conf": ({"etc/kdump.conf": "core_collector makedumpfile -l -d 31"}, "(-d 31)"),
+    "52 bits": ({"boot/config-6.12.1-arm64": "CONFIG_ARM64_VA_BITS=52\n",
+                 "usr/bin/makedumpfile": "\x7fELF"}, "which makedumpfile refuses"),
     "a small disk": ({"proc/meminfo": f"MemTotal: {1 << 52} kB"}, "free some space in /var/crash"),
 }
 NOTES: dict[str, tuple[dict[str, str | bytes | None], str]] = {
@@ -635,8 +647,8 @@ NOTES: dict[str, tuple[dict[str, str | bytes | None], str]] = {
     "a wait of no time": (
         {"etc/default/kdump-tools": 'MAKEDUMP_ARGS="-d 17"\nKDUMP_CMDLINE_APPEND="a.settle_ms=0"'},
         "is not told to wait"),
-    "52 bits": ({"boot/config-6.12.1-arm64": "CONFIG_ARM64_VA_BITS=52\n", "usr/bin/makedumpfile": ""},
-                "which makedumpfile refuses"),
+    "52 bits, and a script": ({"boot/config-6.12.1-arm64": "CONFIG_ARM64_VA_BITS=52\n",
+                               "usr/bin/makedumpfile": "#!/bin/sh\n"}, "crashme: ready"),
     "no wait": ({"etc/default/kdump-tools": 'MAKEDUMP_ARGS="-d 17"'}, "is not told to wait"),
 }
 
@@ -800,6 +812,9 @@ def test_collected_again(server: Server, tmp_path: Path) -> None:
     (server.root / "var/crash").mkdir()
     server("collect")
     assert {path.name: path.read_bytes() for path in here.iterdir()} == before
+    server.put("var/crash/203001010101/dump.203001010101", "a later crash's")
+    server("collect")
+    assert {path.name: path.read_bytes() for path in here.iterdir()} == before
 
 
 def test_a_disk_that_is_full(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -810,6 +825,21 @@ def test_a_disk_that_is_full(server: Server, monkeypatch: pytest.MonkeyPatch, tm
     with pytest.raises(Err, match="has no room for .*source") as caught:
         collect.take(tmp_path / "source", tmp_path / "target")
     assert "./kit collect again" in caught.value.next_step and not (tmp_path / "target").exists()
+    # What else there was is collected, and not again in a later boot.
+    here = server.crash()
+    server.dumped(here, [0, 1, 2], BOOT + ADOPTED + HELD)
+    server.put("dev/kmsg", BOOT + AER)
+    server.put("sys/bus/pci/devices/0000:01:00.0/aer_dev_fatal", "TLP 1\n")
+    machine = kit_server.Server(server.root)
+    with pytest.raises(Err, match="has no room for"):
+        collect.collect(machine, "", None, None)
+    monkeypatch.undo()
+    server.put("dev/kmsg", BOOT)
+    server.put("sys/bus/pci/devices/0000:01:00.0/aer_dev_fatal", "TLP 0\n")
+    server.boot()
+    server("collect")
+    assert "AER" in (here / "this-boot.log").read_text() and (here / "vmcore").exists()
+    assert told(here)["collected"]["aer"] == {"0000:01:00.0 fatal": {"TLP": 1}}
 
 
 def test_modules_of_the_current_directory(kit: Path, tmp_path: Path) -> None:
@@ -826,6 +856,7 @@ def test_dumps_that_are_damaged(kit: Path, honest: Pair, tmp_path: Path) -> None
     for head in (b"\x7fELF" + b"\xff" * 5000, b"KDUMP   " + bytes(416) + struct.pack(
             "<IiiIIIIIIi", 0, 1 << 20, 1, 0xffffffff, 0, 0, 0, 0, 0, 1) + b"\1" * 5000):
         (pair[1] / "vmcore").write_bytes(head)
+        assert dump.wrong(pair[1] / "vmcore").startswith("it is ")
         assert judged(kit, pair, tmp_path / "out", FAIL)["a vmcore was saved"][0] == "FAIL"
 
 
@@ -890,7 +921,7 @@ def test_the_tarball(tarball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             ("debs/a", "linux-image-6.12.1+kdump.1_1_arm64.deb", Store("6.12").series_hash()),
             ("debs/b", made[0], Store("6.12").series_hash()),
             ("debs/c", "linux-image-3_1_arm64.deb", "another"),
-            ("debs-delay/a", made[1], Store("6.12").series_hash()),
+            ("debs-delay/a", made[1], "none"),
             ("debs-delay/b", made[2], Store("6.12").series_hash()),
             ("image-debs/a", "linux-image-4_1_arm64.deb", Store("6.12").series_hash()))):
         there = debs / where

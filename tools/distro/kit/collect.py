@@ -17,7 +17,7 @@ from typing import Any
 
 from ...common import USAGE, Err, write
 from . import redfish
-from .provoke import RUN, dumps, unwatch
+from .provoke import CRASH_LOG, RUN, dumps, unwatch
 from .server import STATE, Server
 
 VMCORE, THIS_BOOT, CONSOLE, BMC = "vmcore", "this-boot.log", "console.log", "bmc.json"
@@ -74,9 +74,7 @@ def take(source: Path, target: Path) -> None:
 
 
 def take_dumps(server: Server, run: dict[str, Any], here: Path) -> list[str]:
-    """The dumps since the crash; the first whole one is that to judge, or the first of all.
-
-    Nothing is taken away if there is none any more."""
+    """The dumps since the crash; the first whole one is that to judge, or the first of all."""
     new = [name for name in dumps(server) if name not in run["before"]]
     new.sort(key=lambda name: ("incomplete" in name, server.path(name).stat().st_mtime))
     if new:
@@ -105,20 +103,27 @@ def collect(server: Server, name: str, console: Path | None, bmc: redfish.Servic
         raise Err(f"--console {console}: no such file", code=USAGE)
     if console:
         shutil.copyfile(console, here / CONSOLE)
-    if bmc or not (here / BMC).exists():
-        write(here / BMC, json.dumps(redfish.read(bmc) if bmc else {}, indent=1) + "\n")
+    told = redfish.read(bmc) if bmc else {}
+    before = json.loads((here / BMC).read_text()) if (here / BMC).exists() else None
+    if before is None or told and ("entries" in told or "entries" not in before):
+        write(here / BMC, json.dumps(told, indent=1) + "\n")    # no answer is not better than one
     if boot == earlier.get("boot", boot):       # a later one would have nothing to tell
         write(here / THIS_BOOT, read_log(server.path("/dev/kmsg")))
         take_pstore(server, run, here)
         earlier = {**earlier, "boot": boot, "release": server.release, "when": time.time(),
                    "aer": counters(server)}
-    new = take_dumps(server, run, here)
-    if new != earlier.get("dumps") and (new or not (here / VMCORE).exists()):
-        earlier |= {"dumps": new, "saved": server.path(new[0]).stat().st_mtime if new else 0.0}
-    run["collected"] = earlier
+        if (log := here / CRASH_LOG).exists():
+            earlier["logged"] = log.stat().st_mtime
+    run["collected"] = {"dumps": [], **earlier}
     write(here / RUN, json.dumps(run, indent=2) + "\n")
     server.path(run["file"]).unlink(missing_ok=True)
     unwatch(server)
+    new = earlier.get("dumps", [])
+    if not new or "incomplete" in new[0] or not (here / VMCORE).exists():
+        new = take_dumps(server, run, here)
+        if new and new != earlier.get("dumps"):
+            run["collected"] |= {"dumps": new, "saved": server.path(new[0]).stat().st_mtime}
+            write(here / RUN, json.dumps(run, indent=2) + "\n")
     print(here, *(f"{path.stat().st_size:>16}  {path.name}" for path in sorted(here.iterdir())), sep="\n")
     if not new:
         print("no dump was saved since the crash")

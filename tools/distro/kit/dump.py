@@ -31,6 +31,7 @@ CHUNK = 1 << 20                 # bytes of memory that are searched at once
 ELF, KDUMP, FLAT = b"\x7fELF", b"KDUMP   ", b"makedumpfile\0"
 PT_LOAD = 1
 USER_PAGES = 8                  # the bit of makedumpfile's level that leaves them out
+EMPTY = "it is empty"
 INCOMPLETE = 8                  # in the status of a header: makedumpfile ran out of space
 
 
@@ -68,13 +69,15 @@ def _end_of_elf(file: BinaryIO) -> int:
     return max(ends, default=64)
 
 
-def _end_of_kdump(file: BinaryIO) -> int:
+def _end_of_kdump(file: BinaryIO, limit: int) -> int:
     """Where the last page's data ends; what has no place in the file is far past its end."""
     head = file.read(464).ljust(464, b"\0")
     status, block, sub_blocks, bitmap_blocks = struct.unpack_from("<IiiI", head, 424)
     if status & INCOMPLETE or not 0 < block <= 1 << 20 or sub_blocks < 1:
         return 1 << 62
     start = (1 + sub_blocks) * block
+    if start + bitmap_blocks * block > limit:
+        return 1 << 62
     file.seek(start + bitmap_blocks * block // 2)
     count = int.from_bytes(file.read(bitmap_blocks * block // 2), "little").bit_count()
     file.seek(start + bitmap_blocks * block)
@@ -92,10 +95,10 @@ def wrong(path: Path) -> str:
         head = file.read(16)
         file.seek(0)
         if not size:
-            return "it is empty"
+            return EMPTY
         try:
-            end = _end_of_elf(file) if head.startswith(ELF) else _end_of_kdump(file)
-        except (OSError, OverflowError, struct.error) as err:
+            end = _end_of_elf(file) if head.startswith(ELF) else _end_of_kdump(file, size)
+        except (OSError, ValueError, OverflowError, struct.error) as err:
             return f"it is damaged: {err}"
         if not head.startswith((ELF, KDUMP)):
             return "it is neither a copy of /proc/vmcore nor makedumpfile's; if it is compressed, unpack it"

@@ -60,7 +60,7 @@ def packages(base: str) -> list[Path]:
     store = Store(base)
     found: dict[str, Path] = {}
     sets = [path for path in store.here.glob("debs*/*/series")
-            if path.read_text().strip() == store.series_hash()]
+            if path.read_text().strip() in (store.series_hash(), "none")]
     for path in sorted(sets, key=lambda path: path.parent.stat().st_mtime):
         kernels = [deb for deb in path.parent.glob("linux-image-*.deb") if "-dbg_" not in deb.name]
         found |= {str(re.findall(r"delay\.\w+", deb.name)): deb for deb in kernels}

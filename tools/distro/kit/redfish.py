@@ -62,7 +62,7 @@ class Service:
             self.where = urlsplit(url if "//" in url else f"https://{url}")
             self.port = self.where.port
         except ValueError as err:
-            raise Err(f"--bmc {url}: {err}", "a host, or an https:// address", USAGE) from err
+            raise Err(f"--bmc: {err}", "a host, or an https:// address", USAGE) from None
         if self.where.scheme not in ("https", "http") or not self.where.hostname or self.where.username:
             raise Err(f"--bmc {self.where.hostname or '…'}: not a host or an https:// address", code=USAGE)
         if self.where.scheme == "http" and self.where.hostname not in LOOPBACK:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ...common import ENVIRONMENT, PASS
 from ...crash.workload import READ_SIZE
-from .dump import USER_PAGES
+from .dump import ELF, USER_PAGES
 
 GIB, MIB = 1 << 30, 1 << 20
 SMALL = 256 * MIB               # a crash kernel of a distribution wants more
@@ -215,10 +215,10 @@ def level(server: Server) -> Iterator[Finding]:
     else:
         yield Finding(OK, f"makedumpfile keeps user pages (-d {told[1] if told else 0})")
     if "CONFIG_ARM64_VA_BITS=52" in server.text(f"/boot/config-{server.release}") and any(
-            server.path(name).exists() for name in MAKEDUMPFILE):
-        yield Finding(NOTE, "this kernel has virtual addresses of 52 bits, which makedumpfile refuses, up to "
+            server.data(name).startswith(ELF) for name in MAKEDUMPFILE):
+        yield Finding(BAD, "this kernel has virtual addresses of 52 bits, which makedumpfile refuses, up to "
                       "1.7.6 at least: the dump would be empty",
-                      "on Debian 13 apt-get remove makedumpfile: all memory is copied")
+                      "copy all of the memory in its place: README, step 1")
 
 
 def room(server: Server) -> Iterator[Finding]:

@@ -34,10 +34,9 @@ EARLY = 3                       # frames before them that show that the stream h
 SLACK_S = 1.0                   # the crash kernel takes its time from a clock of whole seconds
 SOON_S = 600.0                  # from the panic on: a crash kernel that starts later has a wrong clock
 CLOCKED = re.compile(rf"(?m)^{CLOCK} (\d+\.\d+) (\d+\.\d+)")
-STAMP = re.compile(r"(?m)^\d+,\d+,(\d+),")
 # What a kernel says of a disk that it has lost.
-NO_DISK = re.compile(r"I/O error|nvme\d*.* (timeout|controller is down|[Rr]emoving after|Device not ready)|"
-                     r"(ata|scsi|sd)\S*:? .*(timeout|timed out|[Oo]ffline)|rejecting I/O")
+NO_DISK = re.compile(r"I/O error|timeout, (aborting|reset controller|disable controller)|controller is down|"
+                     r"nvme.*([Rr]emoving after|Device not ready)|rejecting I/O")
 # What the kernel says of PCIe errors that the device could not correct ...
 PCIE = re.compile(r"severity=Uncorrect|AER: .*(Uncorrect|[Ff]atal)|PoisonTLP|Poisoned TLP|\bCmpltTO\b|"
                   r"\bDPC: (containment event|.* detected)|"
@@ -123,13 +122,10 @@ class Crash:
     @property
     def cut(self) -> str:
         """What is wrong with the crash kernel's own log: does it reach to the end of the saving?"""
-        stamps = STAMP.findall(self.raw(CRASH_LOG))
-        saved = self.run["collected"].get("saved", 0.0)
-        if self.started is None or not stamps or not saved:
-            return ""           # a console's, or there is no dump
-        gap = saved - self.started - int(stamps[-1]) / 1e6
-        return (f"the crash kernel's log ends {gap:.0f} s before the dump was saved"
-                if 3 * BEAT_S < gap < SOON_S else "")
+        saved, logged = (self.run["collected"].get(what, 0.0) for what in ("saved", "logged"))
+        if not saved or not logged or saved - logged <= 3 * BEAT_S:
+            return ""
+        return f"the crash kernel's log ends {saved - logged:.0f} s before the dump was saved"
 
     @property
     def pstore(self) -> str:
@@ -360,8 +356,8 @@ def control_fails(crash: Crash, control: Crash | None) -> Found:
         if found[name].status is not Status.FAIL:
             continue
         said = f"{name}: {found[name].detail}"
-        wrote = control.log(CRASH_LOG) and not NO_DISK.search(control.crash)
-        if name == "a vmcore was saved" and wrote:
+        wrote = control.log(CRASH_LOG) and not NO_DISK.search(control.crash + control.log(CONSOLE))
+        if control.vmcore == dump.EMPTY and name == "a vmcore was saved" and wrote:
             why = f"{said}, but its crash kernel could write to its disk: was it makedumpfile?"
         elif own[name].status is Status.SKIPPED:
             why = f"{said}, and with the series nobody has looked"
