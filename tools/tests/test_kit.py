@@ -26,6 +26,7 @@ from typing import Any
 import pytest
 
 from ..common import ENVIRONMENT, FAIL, INVALID, PASS, USAGE, Err
+from ..crash import vmcore as crash_vmcore
 from ..crash.workload import READ_SIZE, expected_block, frame
 from ..distro import bmc as bmcs
 from ..distro.kit import collect, dump, pack, provoke, stream, verdict
@@ -495,6 +496,60 @@ def test_a_ledger_of_the_stream_that_is_gone(kit: Path, honest: Pair, tmp_path: 
     pair = copy(honest, tmp_path)
     hear(pair[1], range(170), lambda elf: elf.replace(stream.RECORD_MAGIC, bytes(8)))
     assert bad(judged(kit, pair, tmp_path / "out", INVALID)) == {"frames land": "INVALID"}
+
+
+class Ring:
+    """printk's ring as drgn reads it: text of 64 bytes at 1024, four descriptors at 512, their infos at 768.
+
+    A record is (id, state, begin, end, text)."""
+    INFO = {"SYMBOL(prb)": "0", "OFFSET(printk_ringbuffer.desc_ring)": "64", "SIZE(prb_desc)": "24",
+            "OFFSET(printk_ringbuffer.text_data_ring)": "8", "OFFSET(prb_data_ring.size_bits)": "0",
+            "OFFSET(prb_data_ring.data)": "8", "OFFSET(prb_desc_ring.count_bits)": "0",
+            "OFFSET(prb_desc_ring.descs)": "8", "OFFSET(prb_desc_ring.infos)": "16",
+            "OFFSET(prb_desc_ring.head_id)": "24", "OFFSET(prb_desc_ring.tail_id)": "32",
+            "OFFSET(prb_desc.state_var)": "0", "OFFSET(prb_desc.text_blk_lpos)": "8",
+            "OFFSET(prb_data_blk_lpos.begin)": "0", "OFFSET(prb_data_blk_lpos.next)": "8",
+            "SIZE(printk_info)": "24", "OFFSET(printk_info.text_len)": "16"}
+
+    def __init__(self, head: int, tail: int, *records: tuple[int, int, int, int, bytes]) -> None:
+        self.data = bytearray(2048)
+        struct.pack_into("<QQ", self.data, 16, 6, 1024)
+        struct.pack_into("<5Q", self.data, 72, 2, 512, 768, head, tail)
+        struct.pack_into("<Q", self.data, 0, 8)
+        for slot, (number, state, begin, end, text) in enumerate(records):
+            struct.pack_into("<QQQ", self.data, 512 + 24 * slot, state << 62 | number, begin, end)
+            struct.pack_into("<H", self.data, 768 + 24 * slot + 16, len(text))
+            place = 0 if begin // 64 != (end - 1) // 64 else begin % 64
+            self.data[1032 + place:1032 + place + len(text)] = text
+
+    def read(self, at: int, size: int) -> bytes:
+        return bytes(self.data[at:at + size])
+
+    def read_u64(self, at: int) -> int:
+        return int.from_bytes(self.read(at, 8), "little")
+
+    def read_u32(self, at: int) -> int:
+        return int.from_bytes(self.read(at, 4), "little")
+
+
+LAST = (1 << 62) - 1            # the greatest id; after it comes 0
+
+
+@pytest.mark.parametrize(("ring", "said"), [
+    # Slots are by id: of four, the last id's is 3 and that of 0 is 0. The oldest comes first.
+    (Ring(1, LAST, (0, 2, 80, 96, b"b"), (1, 1, 96, 112, b"c"), (0, 0, 0, 0, b""), (LAST, 2, 64, 80, b"a")),
+     "a\nb\nc"),
+    # Being written, or to be used again.
+    (Ring(3, 0, (0, 0, 64, 80, b"a"), (1, 3, 80, 96, b"b"), (2, 2, 96, 112, b"c"), (3, 1, 112, 128, b"d")),
+     "c\nd"),
+    # The slot is another record's by now; no text.
+    (Ring(2, 0, (4, 2, 64, 80, b"a"), (1, 2, 1, 1, b"bb"), (2, 2, 96, 112, b"c")), "c"),
+    # It ends with the buffer; it does not fit in there and is at its begin.
+    (Ring(1, 0, (0, 2, 112, 128, b"a"), (1, 2, 128, 144, b"b")), "a\nb"),
+    (Ring(0, 0, (0, 2, 112, 152, b"wrapped")), "wrapped")])
+def test_the_ring_of_the_log(ring: Ring, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(crash_vmcore, "_info", lambda path: ring.INFO)
+    assert dump.log(ring, tmp_path) == said
 
 
 @pytest.mark.parametrize("form", [bytes, as_kdump])
