@@ -59,6 +59,7 @@ exit 1;
 """
 SPATCH = r"""case $* in *--version*) echo "spatch version 1.1.1 compiled"; exit 0;; esac
 [ -e "$HOME/fault-spatch" ] && { echo "Fatal error" >&2; exit 1; }
+for word; do case $word in *.c) [ -e "$word" ] || { echo "no $word" >&2; exit 1; };; esac; done
 said="WARNING: NULL check before some freeing functions is not needed."
 file=drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c
 grep -n "kfree\|COCCI" $file | sed "s|^\([0-9]*\):.*|$file:\1:2-7: $said|"
@@ -142,6 +143,14 @@ def test_a_clean_series(series: Project) -> None:
         and "PASS" in said
         and list(rows) == ["control", "0001", "0002"]
     )
+
+
+def test_a_base_without_unit_tests(series: Project) -> None:
+    """6.1's driver has no file of them."""
+    (series.ksrc / f"{DRIVER}/arm-smmu-v3-test.c").unlink()
+    queue(series, "int one;")
+    said, rows = run(series, 0)
+    assert rows["0001"]["cocci"]["status"] == "PASS" and "PASS" in said
 
 
 @pytest.mark.parametrize(
