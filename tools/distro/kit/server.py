@@ -216,8 +216,8 @@ def level(server: Server) -> Iterator[Finding]:
         yield Finding(OK, f"makedumpfile keeps user pages (-d {told[1] if told else 0})")
     if "CONFIG_ARM64_VA_BITS=52" in server.text(f"/boot/config-{server.release}") and any(
             server.data(name).startswith(ELF) for name in MAKEDUMPFILE):
-        yield Finding(BAD, "this kernel has virtual addresses of 52 bits, which makedumpfile refuses, up to "
-                      "1.7.6 at least: the dump would be empty",
+        yield Finding(BAD, "this kernel has virtual addresses of 52 bits, which makedumpfile refuses (1.7.6; "
+                      "no other was tried): the dump would be empty",
                       "copy all of the memory in its place: README, step 1")
 
 
