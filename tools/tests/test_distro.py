@@ -187,7 +187,8 @@ FOUND = "found 6.12.117 1 /var/crash/202611270101/vmcore.202611270101 123456"
 @pytest.mark.parametrize(
     ("marks", "bad"),
     [
-        ([HELLO, FOUND], {}),
+        ([HELLO, FOUND, "taken "], {}),
+        ([HELLO, FOUND, "taken it is cut short"], {"the reboot": "it is cut short"}),
         ([HELLO], {"the reboot": "finds no dump"}),
         ([HELLO, FOUND.replace(" 1 ", " 2 ")], {"the reboot": "2 dumps are found"}),
         (["hello first 6.1.0", FOUND], {"the kernel": "6.1.0"}),
