@@ -89,7 +89,7 @@ def crash_test(conf: config.Config, whiches: Sequence[str] = ("unpatched", "patc
     deps.need("vmcore", "picture", "kernel", *(["uefi"] if setup.uefi else []),
               *(["dtb"] if setup.not_coherent else []))
     qemu, name = machine.find(str(setup.needs))
-    begun = status.begin(base)
+    begun = status.begin(base, "crash-test")
     top = run_directory("crash-test", base, SPACE)
     runs: dict[str, judge.Judgement] = {}
     keys = {}
@@ -186,7 +186,7 @@ def scenarios() -> int:
     if unknown:
         raise Err(f"ONLY={' '.join(sorted(unknown))}: no such scenario",
                   "choose of: " + " ".join(job.name for job in jobs), USAGE)
-    begun = status.begin(base)
+    begun = status.begin(base, "scenarios")
     matrix = run_jobs("scenarios", base, [job for job in jobs if not only or job.name in only],
                       cannot={row: why for row, why in cannot.items() if why})
     found = matrix.report()
@@ -294,7 +294,7 @@ def seeds(verb: str, changed: Callable[[int], dict[str, config.Value]], off: str
                   USAGE)
     base = config.load("default_defconfig").base
     words = ["N=1", *([f"WITHOUT={off}"] if off else [])]
-    begun = status.begin(base)
+    begun = status.begin(base, verb)
     matrix = run_jobs(verb, base, [
         Job(f"seed-{seed}", "default_defconfig", repeats(verb, base, *words, f"SEED={seed}"), changed(seed),
             ["patched"])

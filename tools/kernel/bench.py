@@ -200,7 +200,7 @@ def main(crash_memory: Callable[[str], Memory]) -> int:
     """make bench; `crash_memory` runs a crash test and gives the memory of both crash kernels."""
     base = config.load().base
     where = run_directory("bench", base)
-    begun = status.begin(base)
+    begun = status.begin(base, "bench")
     sizes = measure_sizes(base)
     measured = measure_times(base, where)
     used = crash_memory(base)

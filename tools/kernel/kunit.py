@@ -180,7 +180,7 @@ def kunit(base: str) -> tuple[Report, Path]:
     known = sorted(path.stem for path in build.FLAVOURS.glob("*.config"))
     if flavour and flavour not in known:
         raise Err(f"FLAVOUR={flavour}: no such flavour", f"choose one of: {' '.join(known)}", USAGE)
-    begun = status.begin(base)
+    begun = status.begin(base, "kunit")
     built = build.build(base, flavour=flavour)
     where = run_directory("kunit", base)
     there = reader(Store(base))

@@ -696,7 +696,7 @@ def crashed(base: str, built: build.Kernel, mutants: Sequence[Mutant], seen: dic
 def run_mutants(base: str, crash: Crash) -> tuple[Report, Path]:
     """All mutants of a base, and the directory of the run."""
     made = Mutated()
-    begun = status.begin(base)
+    begun = status.begin(base, "mutants")
     built = build.build(base, flavour=FLAVOUR, change=made)
     mutants = chosen(made.mutants, os.environ.get("MUTANTS", ""))
     where = run_directory("mutants", base)

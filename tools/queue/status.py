@@ -23,33 +23,35 @@ from . import archive, bases
 from .store import Rejected, Store, digest, git, is_own, subject
 
 README = TOP / "README.md"
-# What a judgement depends on, apart from the base and its patches
-TOOLS = ("tools/kernel", "tools/crash", "tools/machine.py", "drivers", "include", "configs", "patches/test")
-VERBS = ("kunit", "gate", "mutants", "bench", "crash-test", "scenarios", "soak", "chaos")
+# What a judgement depends on, apart from the base and its patches: every one, and each verb's
+TOOLS = ("tools/kernel/build.py", "tools/machine.py", "drivers", "include", "configs", "patches/test")
+KUNIT, CRASH = "tools/kernel/kunit.py", "tools/crash"
+GATE = (KUNIT, "tools/kernel/gate.py", "tools/kernel/sparse.py")
+VERBS = {"kunit": (KUNIT,), "gate": GATE, "mutants": (KUNIT, "tools/kernel/mutants.py", CRASH),
+         "bench": (*GATE, "tools/kernel/bench.py", CRASH),
+         **dict.fromkeys(("crash-test", "scenarios", "soak", "chaos"), (CRASH,))}
 NEWER = "newer"         # the record of the archive's newer package
 
 Build = Callable[[str], object]     # makes the kernel of a base with the series
 
 
-def state(base: str) -> dict[str, str]:
-    """What the results of a base depend on."""
-    store = Store(base, "")
-    files = sorted(path for name in TOOLS for path in [TOP / name, *(TOP / name).rglob("*")]
+def state(base: str, name: str) -> dict[str, str]:
+    """What a result of a base depends on; `name` is a verb, or begins with one."""
+    store, parts = Store(base, ""), [TOP / part for part in (*TOOLS, *VERBS.get(name.split()[0], ()))]
+    files = sorted(path for part in parts for path in [part, *part.rglob("*")]
                    if path.is_file() and path.suffix not in (".pyc", ".o", ".cmd"))
-    return {"package": store.origin()[0],
-            "series": store.series_hash(),
+    return {"package": store.origin()[0], "series": store.series_hash(),
             "tools": digest(*(str(path.relative_to(TOP)) for path in files),
                             *(path.read_bytes() for path in files))[:12]}
 
 
-def begin(base: str) -> dict[str, str]:
+def begin(base: str, name: str) -> dict[str, str]:
     """The state that a verb judges, for record(): it may run for an hour, in which somebody edits."""
     if os.environ.get("KSRC"):
         return {}
-    store = Store(base, "")
-    with store.lock():
+    with (store := Store(base, "")).lock():
         store.source()
-    return state(base)
+    return state(base, name)
 
 
 def record(base: str, name: str, verdict: Status, said: str, begun: Mapping[str, str],
@@ -126,7 +128,7 @@ def attempt(base: str, build: Build) -> None:
         (cache_dir() / ccache.name).symlink_to(ccache)
         try:
             bad = [name for name, said in applies(Store(base, "")).items() if said == "NO"]
-            begun, said = state(base), f"{bad[0]} does not apply" if bad else "applies, builds"
+            begun, said = state(base, NEWER), f"{bad[0]} does not apply" if bad else "applies, builds"
             if not bad:
                 build(base)
         except Err as err:
@@ -156,7 +158,7 @@ def newer(base: str, package: str, build: Build | None) -> str:
     tried = read(base).get(NEWER)
     if not tried or version(tried["state"]["package"]) != there:
         return f"newer: {there}; make status UPDATE=1 tells whether the series applies and builds there\n"
-    said = cell(tried, state(base) | {"package": tried["state"]["package"]})
+    said = cell(tried, state(base, NEWER) | {"package": tried["state"]["package"]})
     return f"newer: {there}: {said}; make kunit BASE={base} UPDATE=1 makes it the base\n"
 
 
@@ -164,36 +166,35 @@ def page(base: str, build: Build | None) -> tuple[str, list[Result]]:
     """All that is known of a base."""
     store, newest = Store(base, ""), Store(bases.newest().name, "")
     try:
-        applied, now = applies(store), state(base)
+        applied, known = applies(store), read(base)
+        # The verbs, and after them the controls of chaos
+        now = {name: state(base, name) for name in (*VERBS, *sorted(known.keys() - {*VERBS, NEWER}))}
     except Err as err:      # does not hide the other bases
         return f"{base}: {err.line}\n", [Result(base, "source", failure(err), err.line)]
-    known = read(base)
     gate = known.get("gate", {"rows": {}})
-    old = " (stale)" if gate["rows"] and stale(gate, now) else ""
+    old = " (stale)" if gate["rows"] and stale(gate, now["gate"]) else ""
     ids = same(store, newest) if base != newest.base.name else {}
     rows = [["patch", "applies", *(f"{word}{old}" for word in ("builds", "gate", "KUnit")),
              f"patch-id of {newest.base.name}"]]
-    for patch in store.queue():
-        name = row(patch)
-        rows.append([name, applied[name], *(gate["rows"].get(f"{name} {what}", "-") for what in
-                                            ("builds", "gate", "kunit")), ids.get(name, "-")])
-    more = sorted(known.keys() - {*VERBS, NEWER})   # the controls of chaos
-    whole = [[verb, cell(known.get(verb), now)] for verb in [*VERBS, *more]]
-    text = f"{base}: {store.base.package} {version(now['package'])}\n{newer(base, now['package'], build)}"
-    text += f"\n{table(rows, left=6)}\n{table(whole, left=2)}"
-    fresh = {verb: Status(one["verdict"]) for verb, one in known.items() if not stale(one, now)}
-    return text, [Result(base, verb, fresh.get(verb, Status.SKIPPED), cell(known.get(verb), now))
-                  for verb in VERBS]
+    rows += [[name, applied[name], *(gate["rows"].get(f"{name} {what}", "-") for what in
+                                     ("builds", "gate", "kunit")), ids.get(name, "-")] for name in applied]
+    cells = {name: cell(known.get(name), of) for name, of in now.items()}
+    package = now["gate"]["package"]
+    text = f"{base}: {store.base.package} {version(package)}\n{newer(base, package, build)}"
+    text += f"\n{table(rows, left=6)}\n{table([*cells.items()], left=2)}"
+    fresh = {verb: Status(known[verb]["verdict"]) for verb in now.keys() & known.keys()
+             if not stale(known[verb], now[verb])}
+    return text, [Result(base, verb, fresh.get(verb, Status.SKIPPED), cells[verb]) for verb in VERBS]
 
 
 def readme(text: str) -> str:
     """README.md with its table written anew: a row for each base, and in it what today's results say."""
     rows = ""
     for name, base in bases.read().items():
-        now, known = state(name), read(name)
+        known = read(name)
         old = re.search(rf"(?m)^\| {re.escape(name)} +\|([^|]*)\|[^|]*\|([^|]*)\|([^|]*)\|$", text)
         source, *cells = (one.strip() for one in old.groups()) if old else (f"`{base.package}`", "-", "-")
-        crash, unit = (known[verb]["said"] if verb in known and not stale(known[verb], now)
+        crash, unit = (known[verb]["said"] if verb in known and not stale(known[verb], state(name, verb))
                        and not alike(cell, known[verb]["said"]) else cell
                        for verb, cell in zip(("crash-test", "kunit"), cells))
         rows += f"| {name:<4} | {source:<44} | {base.status:<11} | {crash:<31} | {unit:<7} |\n"

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from ..common import ENVIRONMENT, FAIL, Err
+from ..common import ENVIRONMENT, FAIL, TOP, Err
 from ..kernel import gate
 from ..queue import archive, bases, status
 from ..queue.store import Store
@@ -25,7 +26,7 @@ PAGE = f"# x\n\n{HEAD}{ROW}\n\ntext | 6.12 | more\n"
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("KSRC", raising=False)
-    monkeypatch.setattr(status, "state", lambda base: dict(NOW))
+    monkeypatch.setattr(status, "state", lambda base, name: dict(NOW))
     monkeypatch.setattr(status, "README", tmp_path / "README.md")
     (tmp_path / "README.md").write_text(PAGE)
     return tmp_path
@@ -88,17 +89,49 @@ def test_the_table_has_a_row_for_each_base(one_base: None, here: Path) -> None:
 
 def test_a_stale_result_is_not_written(one_base: None, monkeypatch: pytest.MonkeyPatch) -> None:
     status.record("6.12", "kunit", Status.PASS, "39/39", NOW)
-    monkeypatch.setattr(status, "state", lambda base: NOW | {"series": "cccc"})
+    monkeypatch.setattr(status, "state", lambda base, name: NOW | {"series": "cccc"})
     assert status.differs() == ""
 
 
 def test_the_state_sees_each_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    before = status.state("6.12")
-    assert before == status.state("6.12") != status.state("7.3")
+    before = status.state("6.12", "kunit")
+    assert before == status.state("6.12", "kunit") != status.state("7.3", "kunit")
     monkeypatch.setattr(status, "TOOLS", ("tools/kernel",))
-    assert {part for part, value in status.state("6.12").items() if value != before[part]} == {"tools"}
+    after = status.state("6.12", "kunit")
+    assert {part for part, value in after.items() if value != before[part]} == {"tools"}
+
+
+@pytest.mark.parametrize("changed, stale", [
+    ("tools/kernel/gate.py", {"gate", "bench"}), ("tools/kernel/mutants.py", {"mutants"}),
+    ("tools/crash/judge.py", {*status.VERBS} - {"kunit", "gate"}), ("tools/machine.py", {*status.VERBS}),
+    ("tools/kernel/kunit.py", {"kunit", "gate", "mutants", "bench"}), ("tools/lint/rows.py", set())])
+def test_a_tool_makes_stale_what_it_judges(changed: str, stale: set[str], monkeypatch: pytest.MonkeyPatch,
+                                           tmp_path: Path) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = {verb: status.state("6.12", verb) for verb in status.VERBS}
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes",
+                        lambda path: read(path) + b"#" * (path == TOP / changed))
+    assert {verb for verb in status.VERBS if status.state("6.12", verb) != before[verb]} == stale
+
+
+def test_each_verb_names_its_modules() -> None:
+    """What a verb's module takes of the rooms kernel and crash must be among its tools."""
+    def taken(module: str) -> set[str]:
+        text = (TOP / module).read_text()
+        of = [name for line in re.findall(r"^from \. import (.*)$", text, re.M) for name in line.split(", ")]
+        return {f"tools/kernel/{name}.py" for name in of if module.startswith("tools/kernel")}
+
+    for verb, tools in status.VERBS.items():
+        known, seen = {*status.TOOLS, *tools}, set[str]()
+        left = {tool for tool in tools if tool.startswith("tools/kernel")}
+        while left:
+            seen |= left
+            left = {name for module in left for name in taken(module)} - seen
+        assert seen <= known, verb
 
 
 def test_patch_ids() -> None:
@@ -153,7 +186,7 @@ def test_a_newer_package_is_tried(monkeypatch: pytest.MonkeyPatch, here: Path, a
     monkeypatch.setattr(status, "applies", lambda store: {"0001": applied})
     before = dict(os.environ)
     monkeypatch.setattr(status, "state",
-                        lambda base: NOW | ({"package": NEW} if dict(os.environ) != before else {}))
+                        lambda base, name: NOW | ({"package": NEW} if dict(os.environ) != before else {}))
 
     def build(base: str) -> None:
         assert os.environ["XDG_CACHE_HOME"] == str(here / "smmuv3-kdump" / "newer") and base == "6.12"
@@ -167,7 +200,7 @@ def test_a_newer_package_is_tried(monkeypatch: pytest.MonkeyPatch, here: Path, a
     if "not known" not in said:
         assert found == status.newer("6.12", OLD, None) and "stale" not in found
         assert "make kunit BASE=6.12 UPDATE=1" in found
-        monkeypatch.setattr(status, "state", lambda base: NOW | {"tools": "cccc"})
+        monkeypatch.setattr(status, "state", lambda base, name: NOW | {"tools": "cccc"})
         assert "stale: other tools" in status.newer("6.12", OLD, None)
         offered(monkeypatch, "6.12.11-1")
         assert "6.12.11-1; make status UPDATE=1" in status.newer("6.12", OLD, None)
