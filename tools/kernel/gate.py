@@ -73,6 +73,7 @@ class Outcome:
     messages: list[str] = field(default_factory=list)
     failed: str = ""            # it did not even build, or run
     env: str = ""               # why the check could not be made
+    skipped: str = ""           # why there is nothing to check
     text: str = ""              # for the table, in place of counts
 
 
@@ -300,6 +301,9 @@ class Gate:
 
     def tests(self, state: State, name: str, step: Stage) -> Outcome:
         """After the first so many patches; `sanitize` is a flavour of the kernel."""
+        own = state.count and is_own(self.patches[state.count - 1])
+        if not own and not self.store.git("ls-tree", state.commit, "--", FILES[2]).stdout:
+            return Outcome(skipped="before the series the driver has no unit tests")
         flavour = "" if name == "kunit" else name
         what = build.identify(self.base, state.count, flavour)
 
@@ -354,6 +358,8 @@ def judge(check: Check, row: str, before: Outcome, now: Outcome) -> Result:
 
     if now.env or before.env:
         return found(Status.ENVIRONMENT, "ENV", f"could not run: {now.env or before.env}")
+    if now.skipped:
+        return found(Status.SKIPPED, "-", now.skipped)
     fresh = list((Counter(now.messages) - Counter(before.messages)).elements())
     fresh += [now.failed] if now.failed else []
     if row == "control":
@@ -395,7 +401,8 @@ def page(gate: Gate, results: list[Result], checks: list[str]) -> str:
     rows += [[name, *(cells.get((name, check), "-") for check in checks)] for name in names]
     out = [f"gate {gate.base}: messages before>after each patch, ! where there is a new one\n", table(rows)]
     # Why a check could not run is said once.
-    said = {f"{one.status} {'' if one.status is Status.ENVIRONMENT else f'{one.suite} '}{one.name}: {line}": 0
+    once = (Status.ENVIRONMENT, Status.SKIPPED)
+    said = {f"{one.status} {'' if one.status in once else f'{one.suite} '}{one.name}: {line}": 0
             for one in results for line in one.detail.splitlines()}
     return "\n".join([*out, *said])
 

@@ -151,6 +151,15 @@ def test_a_base_without_unit_tests(series: Project) -> None:
     queue(series, "int one;")
     said, rows = run(series, 0)
     assert rows["0001"]["cocci"]["status"] == "PASS" and "PASS" in said
+    # A patch of the series must bring some (there is no kernel to be built here); before it there are none.
+    assert "9.8 with 1 patches: stopped" in series.verb("gate", code=3, CHECKS="kunit").stderr
+    names = (series.patches / "series").read_text()
+    (series.patches / "prereq").mkdir()
+    (series.patches / names.strip()).rename(series.patches / "prereq" / names.strip())
+    (series.patches / "series").write_text(f"prereq/{names}")
+    said, rows = run(series, 4, "kunit")
+    assert [row["kunit"]["status"] for row in rows.values()] == ["SKIPPED", "SKIPPED"]
+    assert "SKIPPED kunit: before the series" in said and "INVALID" in said
 
 
 @pytest.mark.parametrize(
