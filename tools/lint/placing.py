@@ -22,7 +22,8 @@ CONDITION = re.compile(rb"\s*#\s*(if|ifdef|ifndef|elif|else|endif)\b")
 CPP = re.compile(r"\.dtsi?$")
 SECTION = re.compile(rb"\[[^\]]+\]\s*$")
 ALNUM = re.compile(rb"\w")
-HEADING = re.compile(rb"(?:\w.*|\S.*{)(?<!;)\s*$")
+HEADING = re.compile(rb"(?:\w.*|\S.*{)(?<!;)\s*$|\bfor\s*\((?:[^()]|\([^()]*\))*;\s*$")
+END = re.compile(rb"\s*[]})]")
 NO_BLOCK = re.compile(rb"\s*(?:#(?!.*{\s*$)|/[*/])")      # a directive or a comment
 FAR = 400               # lines of agreement beyond which one place is as close as another
 
@@ -85,13 +86,19 @@ class Scopes:
                 k -= 1
             return [k] if k < place else []
         out = []
+        ended = FAR         # how far the block is indented that ended here, further up than this line
         for i in range(place - 1, stop, -1):
-            if not indent:
-                break
-            text = self.lines[i]
-            if HEADING.search(text) and depth(text) < indent and not NO_BLOCK.match(text):
+            text, here = self.lines[i], depth(self.lines[i])
+            if here >= min(indent, ended + 1) or NO_BLOCK.match(text) or not text.strip():
+                continue
+            head = HEADING.search(text)
+            if here == ended and head:
+                ended = here if END.match(text) else FAR
+            elif head:
                 out.append(i)
-                indent = depth(text)
+                indent, ended = here, FAR
+            elif END.match(text):
+                ended = here
         return ([t] if t >= 0 else []) + out[::-1]
 
     def name(self, i: int) -> bytes:

@@ -997,6 +997,37 @@ def _(b: Branch) -> Want:
         {"a.c": (FILE, base)}, {"a.c": (FILE, base.replace(b"\nint three", b"\n\ta |= 4;\nint three"))}))
 
 
+# A block that ended above the place is not around it, whatever its indent: two loops whose heads take
+# several lines, and what only the branch has above them, or between them.
+LOOP = ("\tfor (i = NAME(n);\n\t     !done(i);\n\t     i = next(i)) {\n\t\tif (is_get(i)) {\n\t\t\tget(i);\n"
+        "\t\t\tput(i);\n\t\t}\n\t}\n")
+ENDED = {"if": "\tif (n < 0) {\n\t\traise();\n\t}\n", "if and else": "\tif (n < 0) {\n\t\traise();\n\t} else {\n"
+         "\t\tif (n) {\n\t\t\tget(n);\n\t\t}\n\t}\n",
+         "do": "\tdo {\n\t\tn = get(n);\n\t} while (n < 0);\n", "table": "\tstatic int a[] = {\n\t\t1,\n\t};\n"}
+
+
+def ended_case(truth: str, kind: str, local: str, at: str) -> None:
+    def text(blocks: str, changed: str = "") -> bytes:
+        of = {"big": "\tif (n > 9) {\n\t\traise();\n\t}\n", "own": ENDED[kind]}
+        of |= {name: LOOP.replace("NAME", name) for name in ("first", "second")}
+        of |= {changed: of.get(changed, "").replace("\t\t\tget(i);\n", "\t\t\tget(i);\n\t\t\tmore(i);\n")}
+        return ("int a(int n)\n{\n" + "\n".join(of[name] for name in blocks.split()) + "}\n").encode()
+
+    @case(truth, f"below a block that ended, {kind}: {local}")
+    def build(b: Branch) -> Want:
+        bad = ["MISMATCH"] if truth == "defect" else []
+        up = "own big first second"
+        return Want(bad or ["fine"], bad, code=len(bad), local=pair_of(
+            b, {"a.c": (FILE, text(up))}, {"a.c": (FILE, text(up, "second"))},
+            {"a.c": (FILE, text(local))}, {"a.c": (FILE, text(local, at))}))
+
+
+for kind in ENDED:
+    for local in ("big own first second", "own big first own second"):
+        ended_case("honest", kind, local, "second")
+        ended_case("defect", kind, f"{local} ", "first")
+
+
 @case("honest", "a stub below stubs that differ")
 def _(b: Branch) -> Want:
     def stubs(*names: str) -> Tree:
