@@ -26,6 +26,7 @@ CONTEXT = 3
 EFFORT = 800            # lines by which two passages without unique lines may differ to be aligned
 WORD = re.compile(rb"[A-Za-z_$]")
 LABEL = re.compile(rb"[A-Za-z_]\w*:\s*(?:/[*/].*)?$")
+ROOM = re.compile(rb"(?:inline\s+)?namespace\b|extern\s+\"C")      # holds functions, and is none
 FUNCTIONS = re.compile(r"\.(?:c|h|cc|cpp|cxx|hpp|hh|rs|go|java|m|S|l|y)$")
 
 
@@ -193,7 +194,7 @@ class Heads:
     def starts(self, i: int, text: bytes) -> bool:
         if text[:1] == b"}":
             return True
-        if not WORD.match(text) or LABEL.match(text.rstrip()):
+        if not WORD.match(text) or LABEL.match(text.rstrip()) or ROOM.match(text):
             return False
         for more in self.lines[i:i + 12]:       # a prototype or a variable is no function
             stop = more.split(b"//")[0].rstrip()

@@ -1028,6 +1028,20 @@ for kind in ENDED:
         ended_case("defect", kind, f"{local} ", "first")
 
 
+def opened(head: str, above: str, change: str = "") -> bytes:
+    return (f"#include <a.h>\n\n{head} {{\n\nA::A(int x)\n    : x_(x) {{{above}}}\n\n{change}"
+            "int A::get() {\n  return x_;\n}\n\n}\n").encode()
+
+
+for head in ("namespace a", "inline namespace b", "extern \"C\"", "namespace"):
+    @case("honest", f"below a body in one line: {head}")
+    def _(b: Branch, head: str = head) -> Want:
+        new = "A::A(char x)\n    : x_(x) {\n  more();\n}\n\n"
+        return Want(["context"], local=pair_of(
+            b, {"a.cc": (FILE, opened(head, "\n  init();\n"))}, {"a.cc": (FILE, opened(head, "\n  init();\n", new))},
+            {"a.cc": (FILE, opened(head, ""))}, {"a.cc": (FILE, opened(head, "", new))}))
+
+
 @case("honest", "a stub below stubs that differ")
 def _(b: Branch) -> Want:
     def stubs(*names: str) -> Tree:
