@@ -96,7 +96,7 @@ class Entry(NamedTuple):
 
 # Hooks set these: git would look into the hook's repository whatever directory it is given.
 ELSEWHERE = ("GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_NAMESPACE",
-             "GIT_SHALLOW_FILE",
+             "GIT_SHALLOW_FILE", "GIT_ATTR_SOURCE",
              "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS")
 
 

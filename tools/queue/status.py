@@ -67,7 +67,11 @@ def record(base: str, name: str, verdict: Status, said: str, begun: Mapping[str,
 
 def read(base: str) -> dict[str, Any]:
     path = cache_dir("records") / f"{base}.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+    except (ValueError, TypeError):      # cut short by a full disk, or edited
+        say(f"{path} is damaged: its results count as never run")
+        return {}
 
 
 def stale(one: Mapping[str, Any], now: Mapping[str, str]) -> list[str]:

@@ -25,7 +25,8 @@ FORMAT_PATCH = (
     "format-patch", "-q", "--zero-commit", "--no-signature", "--no-numbered", "--full-index", "--no-renames",
     "--no-attach", "--no-thread", "--no-cover-letter", "--no-base", "--no-notes", "--no-ext-diff", "--binary",
     "--no-textconv", "--diff-algorithm=myers", "--indent-heuristic", "-U3", "--no-stat", "--src-prefix=a/",
-    "--dst-prefix=b/", "--subject-prefix=PATCH", "--filename-max-length=64", "--no-encode-email-headers")
+    "--dst-prefix=b/", "--subject-prefix=PATCH", "--filename-max-length=64", "--no-encode-email-headers",
+    "--no-signoff", "--suffix=.patch")
 
 
 class EditTree:

@@ -1001,9 +1001,11 @@ def _(b: Branch) -> Want:
 # several lines, and what only the branch has above them, or between them.
 LOOP = ("\tfor (i = NAME(n);\n\t     !done(i);\n\t     i = next(i)) {\n\t\tif (is_get(i)) {\n\t\t\tget(i);\n"
         "\t\t\tput(i);\n\t\t}\n\t}\n")
-ENDED = {"if": "\tif (n < 0) {\n\t\traise();\n\t}\n", "if and else": "\tif (n < 0) {\n\t\traise();\n\t} else {\n"
+ENDED = {"if": "\tif (n < 0) {\n\t\traise();\n\t}\n",
+         "if and else": "\tif (n < 0) {\n\t\traise();\n\t} else {\n"
          "\t\tif (n) {\n\t\t\tget(n);\n\t\t}\n\t}\n",
-         "do": "\tdo {\n\t\tn = get(n);\n\t} while (n < 0);\n", "table": "\tstatic int a[] = {\n\t\t1,\n\t};\n"}
+         "do": "\tdo {\n\t\tn = get(n);\n\t} while (n < 0);\n",
+         "table": "\tstatic int a[] = {\n\t\t1,\n\t};\n"}
 
 
 def ended_case(truth: str, kind: str, local: str, at: str) -> None:
@@ -1038,7 +1040,8 @@ for head in ("namespace a", "inline namespace b", "extern \"C\"", "namespace"):
     def _(b: Branch, head: str = head) -> Want:
         new = "A::A(char x)\n    : x_(x) {\n  more();\n}\n\n"
         return Want(["context"], local=pair_of(
-            b, {"a.cc": (FILE, opened(head, "\n  init();\n"))}, {"a.cc": (FILE, opened(head, "\n  init();\n", new))},
+            b, {"a.cc": (FILE, opened(head, "\n  init();\n"))},
+            {"a.cc": (FILE, opened(head, "\n  init();\n", new))},
             {"a.cc": (FILE, opened(head, ""))}, {"a.cc": (FILE, opened(head, "", new))}))
 
 

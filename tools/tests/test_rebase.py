@@ -360,6 +360,8 @@ def test_from_elsewhere(ready: Project, kind: str) -> None:
     old = drift(ready.ksrc) and ready.ksrc.parent / "old"
     mails = git(old, "format-patch", "--stdout", "--full-index", "--cover-letter", "HEAD~4")
     where = f"{old}:HEAD~4..main"
+    for name, value in (("format.signOff", "true"), ("format.suffix", ".txt")):     # of a user
+        git(old, "config", name, value)
     if kind == "shallow":
         git(old.parent, "clone", "-q", "--depth=5", f"file://{old}", "few")
         where = f"{old.parent / 'few'}:HEAD~4.."
@@ -368,11 +370,12 @@ def test_from_elsewhere(ready: Project, kind: str) -> None:
         Path(where).write_text(mails + "\n")
     if kind == "directory":
         where = str(old.parent / "mails")
-        git(old, "format-patch", "-q", "--full-index", "-n", "-o", where, "HEAD~4")
+        git(old, "format-patch", "-q", "--full-index", "--suffix=.patch", "-n", "-o", where, "HEAD~4")
     done = rebase(ready, FROM=where, code=None)
     tree = edit(ready)
     if kind in ("repository", "shallow"):
         assert subjects(tree) == ALL and re.search("(?m)^4: ", done.stdout)
+        assert "Signed-off-by" not in git(tree, "log", "-4", "--format=%B")
         compiles(tree)
         ready.refresh()         # prereq/ stays prereq/
         assert next(ready.patches.glob("prereq/0001-core-Add*"))

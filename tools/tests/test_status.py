@@ -87,6 +87,16 @@ def test_the_table_has_a_row_for_each_base(one_base: None, here: Path) -> None:
     assert "6.12" in status.differs()
 
 
+@pytest.mark.parametrize("text", ["", "{", '{"kunit": {"verd', "[1]"])
+def test_a_damaged_record(text: str, one_base: None, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It hides no base, and costs no later result."""
+    status.record("6.12", "kunit", Status.PASS, "38/38", NOW)
+    next(here.rglob("6.12.json")).write_text(text)
+    assert status.read("6.12") == {} and "is damaged" in capsys.readouterr().err
+    status.record("6.12", "kunit", Status.PASS, "39/39", NOW)
+    assert status.read("6.12")["kunit"]["said"] == "39/39"
+
+
 def test_a_stale_result_is_not_written(one_base: None, monkeypatch: pytest.MonkeyPatch) -> None:
     status.record("6.12", "kunit", Status.PASS, "39/39", NOW)
     monkeypatch.setattr(status, "state", lambda base, name: NOW | {"series": "cccc"})
