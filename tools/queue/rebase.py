@@ -202,6 +202,9 @@ class Rebase:
         elif changes := self.edit.changes():
             raise Err(f"{self.edit.path} has uncommitted changes: {', '.join(changes[:5])}",
                       "commit them or undo them, then run it again", FAIL)
+        elif ours and self.edit.in_edit("merge-base", self.source, "HEAD", check=False) != self.source:
+            raise Err(f"{self.branch} in {self.edit.path} stands on another state of the tree than today's",
+                      f"git -C {self.edit.path} branch -m NAME keeps it as NAME; then run it again", FAIL)
         source = Source(self.name, self.here)
         if not busy and not (ours and head != self.source):
             self._start(source, ours)

@@ -353,6 +353,20 @@ def test_an_earlier_version_that_was_reverted(ready: Project) -> None:
     assert subjects(edit(ready)) == ALL[1:]
 
 
+def test_a_tree_that_went_on(ready: Project) -> None:
+    """What was made on its state of before is not passed off as made on today's."""
+    rebase(ready)
+    tree = edit(ready)
+    made = git(tree, "rev-parse", "HEAD")
+    drift(ready.ksrc)
+    said = rebase(ready, code=1).stderr
+    assert "another state of the tree" in said and git(tree, "rev-parse", "HEAD") == made
+    git(tree, "branch", "-m", "before")
+    rebase(ready)
+    assert subjects(tree) == ALL and git(tree, "rev-parse", "before") == made
+    assert "int ret = 0;" in (tree / SMMU).read_text()
+
+
 # Other sources.
 
 @pytest.mark.parametrize("kind", ["repository", "shallow", "mailbox", "directory"])
