@@ -377,7 +377,7 @@ def test_a_repeat_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("N", count)
     said: list[object] = []
-    monkeypatch.setattr(status, "begin", lambda base: {"tools": "begun"})
+    monkeypatch.setattr(status, "begin", lambda base, name: {"tools": "begun"})
     monkeypatch.setattr(status, "record", lambda *words: said.append(words[-1]))
     monkeypatch.setattr(crash, "run_jobs", a_matrix)
     crash.soak()

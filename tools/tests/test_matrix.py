@@ -29,7 +29,7 @@ JOBS = [Job(name, "default_defconfig", f"make x ONLY={name}") for name in ("a", 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(status, "begin", lambda base: {})       # it would fetch the base
+    monkeypatch.setattr(status, "begin", lambda base, name: {})     # it would fetch the base
     return tmp_path
 
 
