@@ -11,8 +11,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-ROOM = 65536            # of a forge's comment, in bytes
-SHOWN = 10 ** 6
+ROOM = 32000            # bytes: two of our digests go into a forge's comment of 65,536
 GOOD, BAD, DOUBT, PLAIN = "good", "bad", "doubt", "plain"
 COLOURS = {GOOD: "\033[32m", BAD: "\033[1;31m", DOUBT: "\033[33m", PLAIN: ""}
 RESET = "\033[0m"
@@ -124,40 +123,46 @@ def md(text: str) -> str:
 
 
 def as_markdown(report: Report) -> str:
-    """Short enough for a forge's comment: the least telling parts give way first."""
-    for rows, notes, lines, findings in ((True, True, SHOWN, 0), (True, True, 0, 0), (False, True, 0, 0),
-                                         (False, False, 0, 400), (False, False, 0, 50), (False, False, 0, 5)):
-        out = markdown(report, rows, notes, lines, findings)
-        if len(out.encode()) < ROOM:
-            break
-    return out
-
-
-def markdown(report: Report, rows: bool, notes: bool, lines: int, findings: int) -> str:
-    """`rows`: also those without a finding; `lines`: of the diffs in all; `findings`: only so many."""
+    """Short enough for two in a forge's comment. What tells most is taken first, as long as there is room:
+    errors, rows with a finding, notes, diffs, the other rows."""
     sign = {GOOD: "✅ ", BAD: "❌ ", DOUBT: "⚠️ ", PLAIN: ""}
-    out = [f"### {md(clean(report.title))}", ""]
-    told = {f.where for f in report.findings}
-    shown = [row for row, key in zip(report.rows, report.keys) if rows or (notes and key in told)]
-    if shown:
-        out += ["| " + " | ".join(report.columns) + " |", "|" + " --- |" * len(report.columns)]
-        out += ["| " + " | ".join(sign[c.mood] + md(clean(c.text)) for c in row) + " |" for row in shown]
-        out.append("")
-    every = sorted(report.findings, key=lambda f: f.level != "error")
-    for f in every[:findings or None] + (report.notes if notes and rows else []):
+    top = [f"### {md(clean(report.title))}", ""]
+    head = ["| " + " | ".join(report.columns) + " |", "|" + " --- |" * len(report.columns)]
+    end = ["", md(report.summary), ""]
+    room = ROOM - sum(len(line.encode()) + 1 for line in (*top, *head, *end, " " * 200))
+
+    def said(f: Finding) -> str:
         where = f"`{clean(f.where).replace('`', '')}`: " if f.where else ""
         remedy = f". *{md(clean(f.remedy))}*" if f.remedy else ""
-        out.append(f"- **{f.level}**: {where}{md(clean(f.text))[:2000]}{remedy}")
-    for where, diff in report.diffs.items() if lines else ():
-        body = "\n".join(map(clean_line, diff)).replace("`" * 4, "'" * 4)
-        out += ["", f"<details><summary>{md(clean(where))}</summary>", "", "````diff", body, "````",
-                "</details>"]
-    left = [f"{len(report.rows) - len(shown)} rows"] * (len(shown) < len(report.rows)) \
-        + [f"{len(every) - findings} findings"] * bool(0 < findings < len(every)) \
-        + ["diffs"] * bool(report.diffs and not lines)
-    out += [""] + ([f"*Left out for length: {', '.join(left)}.*", ""] if left else [])
-    out.append(md(report.summary))
-    return "\n".join(out) + "\n"
+        return f"- **{f.level}**: {where}{md(clean(f.text)[:2000])}{remedy}"
+
+    def taken(parts: Sequence[str]) -> list[str]:
+        nonlocal room
+        for n, part in enumerate(parts):
+            room -= len(part.encode()) + 1
+            if room < 0:
+                room += len(part.encode()) + 1
+                return list(parts[:n])
+        return list(parts)
+
+    told = {f.where for f in report.findings}
+    rows = [f"| {' | '.join(sign[c.mood] + md(clean(c.text)) for c in row)} |" for row in report.rows]
+    marked = [n for n, key in enumerate(report.keys) if key in told]
+    others = [n for n, key in enumerate(report.keys) if key not in told]
+    diffs = ["\n".join(["", f"<details><summary>{md(clean(where))}</summary>", "", "````diff",
+                        *(clean_line(x).replace("`" * 4, "'" * 4) for x in lines), "````", "</details>"])
+             for where, lines in report.diffs.items()]
+    findings = taken([said(f) for f in sorted(report.findings, key=lambda f: f.level != "error")])
+    shown = marked[:len(taken([rows[n] for n in marked]))]
+    notes = taken([said(f) for f in report.notes])
+    looked = taken(diffs)
+    shown += others[:len(taken([rows[n] for n in others]))]
+    left = ", ".join(f"{all_of - n} {what}" for what, all_of, n in (
+        ("rows", len(rows), len(shown)), ("findings", len(report.findings), len(findings)),
+        ("notes", len(report.notes), len(notes)), ("diffs", len(diffs), len(looked))) if n < all_of)
+    table_of = [*head, *(rows[n] for n in sorted(shown)), ""] if shown else []
+    return "\n".join([*top, *table_of, *findings, *notes, *looked, "",
+                      *([f"*Left out for length: {left}.*", ""] if left else []), *end[1:]])
 
 
 def as_box(report: Report) -> str:

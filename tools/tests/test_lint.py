@@ -195,8 +195,10 @@ def test_the_older_bot_s_form(world: World, told: str) -> None:
                         r'\(add \[Author: reason\] annotation if intentional\)', lines[-1]), lines[-1]
 
 
-@pytest.mark.parametrize("rows, bad", [(600, 0), (600, 20), (600, 600)])
-def test_markdown_fits_a_forge_s_comment(rows: int, bad: int) -> None:
+@pytest.mark.parametrize("rows, bad, notes", [
+    (600, 0, 0), (600, 20, 0), (600, 600, 0), (400, 3, 40), (400, 3, 900)])
+def test_markdown_fits_a_forge_s_comment(rows: int, bad: int, notes: int) -> None:
+    """Two of them, and what is left out is counted: first rows without a finding, last errors."""
     r = report.Report("Patch lint", ("Local", "Upstream", "Patch-ID"), summary=f"{rows} rows")
     for n in range(rows):
         r.keys.append(f"{n:012x} foo: {'x' * 60}")
@@ -204,9 +206,17 @@ def test_markdown_fits_a_forge_s_comment(rows: int, bad: int) -> None:
         if n < bad:
             r.findings.append(report.Finding("error", "MISMATCH", r.keys[-1], "y" * 200, "restore it"))
             r.diffs[r.keys[-1]] = ["+" + "z" * 80] * 60
+    r.notes = [report.Finding("note", "note", r.keys[n % rows], "w" * 90, "") for n in range(notes)]
     text = report.as_markdown(r)
-    assert len(text.encode()) < 65536 and "Left out" in text and text.endswith(f"{rows} rows\n")
-    assert text.count("- **error**") == bad or bad == rows
+    lines = text.splitlines()
+    counts = {"rows": sum(x.startswith("| 0") for x in lines), "findings": text.count("- **error**"),
+              "notes": text.count("- **note**"), "diffs": text.count("<details>")}
+    whole = {"rows": rows, "findings": bad, "notes": notes, "diffs": bad}
+    assert 24000 < len(text.encode()) < 32768 and lines[-1] == f"{rows} rows"
+    assert [x for x in lines if "Left out" in x] == ["*Left out for length: " + ", ".join(
+        f"{whole[k] - n} {k}" for k, n in counts.items() if n < whole[k]) + ".*"]
+    assert bad == rows or (counts["findings"] == bad and all(f"| {n:012x} " in text for n in range(bad)))
+    assert not counts["rows"] > bad or counts["notes"] == notes
 
 
 def test_renames_of_a_whole_library_are_quick(tmp_path: Path) -> None:
