@@ -6,6 +6,7 @@ It is a git repository of the user's; whatever is in it is never lost.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -35,6 +36,7 @@ class EditTree:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.path = store.here / "linux"
+        self.begun = store.here / "refresh.begun"       # of a refresh that writes: {file: [hash now, then]}
 
     def in_edit(self, *args: str | Path, check: bool = True) -> str:
         return git("-C", self.path, *args, check=check).stdout.rstrip()
@@ -44,6 +46,7 @@ class EditTree:
         self.in_edit("update-ref", BASE_REF, self.store.source())
         self.in_edit("update-ref", MADE_REF, head)
         self.in_edit("config", QUEUE_KEY, self._queue_hash())
+        self.begun.unlink(missing_ok=True)
 
     def _queue_hash(self) -> str:
         return digest(self.store.source(), *(patch.read_bytes() for patch in self.store.queue()))
@@ -74,6 +77,9 @@ class EditTree:
         with self.store.lock():
             source = self.store.source()
             there = (self.path / ".git").is_dir()
+            if there and self._interrupted():
+                say(f"note: a refresh was interrupted; {self.store.verb('refresh')} goes on with it")
+                return self.path
             try:
                 tip = self.store.apply(source, self.store.queue())
             except Rejected as err:
@@ -179,7 +185,7 @@ class EditTree:
 
     def _check_seen(self, source: str) -> None:
         """The queue must not hold anything that the tree's commits were made without."""
-        if self.in_edit("config", QUEUE_KEY, check=False) == self._queue_hash():
+        if self._interrupted() or self.in_edit("config", QUEUE_KEY, check=False) == self._queue_hash():
             return
         try:
             tip = self.store.apply(source, self.store.queue())
@@ -189,30 +195,50 @@ class EditTree:
             raise Err(f"{shown(self.store.base.patches)} changed since the tree was made: refresh would undo "
                       "that", f"{self.store.verb('tree')} says how to bring the two together", FAIL)
 
+    def _interrupted(self) -> bool:
+        """Was a refresh killed while it wrote, and nobody there since? All is as it was, or was to be."""
+        planned = json.loads(self.begun.read_text()) if self.begun.exists() else {}
+        return bool(planned) and self._patches() <= planned.keys() and all(
+            _hash(self.store.base.patches / name) in hashes for name, hashes in planned.items())
+
+    def _patches(self) -> set[str]:
+        """The names of the patches that the base's directory has, whether its series names them or not."""
+        there = self.store.base.patches
+        return {str(path.relative_to(there)) for path in (*there.glob("*.patch"),
+                                                          *there.glob(f"{PREREQ}/*.patch"))}
+
     def _write(self, made: Sequence[Path], force: bool) -> None:
         there = self.store.base.patches
         old = {_slug(patch): patch for patch in (self.store.queue() if there.is_dir() else [])}
-        written, names = [], []
+        wanted: dict[str, bytes] = {}
         counts = {"": 0, PREREQ: 0}
         for patch in made:
             before = old.get(_slug(patch))
             where = PREREQ if (not is_own(before) if before else is_prereq(patch)) else ""
             counts[where] += 1
-            name = os.path.join(where, f"{counts[where]:04d}-{_slug(patch)}")
-            names.append(name)
             content = patch.read_bytes()
             if before and not force and before.read_bytes() != content and _gist(before) == _gist(patch):
                 say(f"{before.name}: only offsets changed, left as it is (FORCE=1 writes it)")
                 content = before.read_bytes()
-            if _replace(there / name, content):
-                written.append(name)
-        if _replace(there / "series", "".join(f"{name}\n" for name in names).encode()):
-            written.append("series")
-        before_now = {*there.glob("*.patch"), *there.glob(f"{PREREQ}/*.patch")}
-        for gone in sorted(before_now - {there / name for name in names}):
-            gone.unlink()
-            written.append(f"{gone.relative_to(there)} (removed)")
+            wanted[os.path.join(where, f"{counts[where]:04d}-{_slug(patch)}")] = content
+        gone = sorted(self._patches() - wanted.keys())
+        wanted["series"] = "".join(f"{name}\n" for name in wanted).encode()
+        changed = [name for name, content in wanted.items() if _hash(there / name) != digest(content)]
+        then = {name: digest(content) for name, content in wanted.items()} | dict.fromkeys(gone, "")
+        write(self.begun, json.dumps({name: [_hash(there / name), last] for name, last in then.items()}))
+        # At no moment does `series` name a patch that is not there.
+        for name in changed:
+            (there / name).parent.mkdir(parents=True, exist_ok=True)
+            write(there / name, wanted[name])
+        for name in gone:
+            (there / name).unlink()
+        written = [*changed, *(f"{name} (removed)" for name in gone)]
         say(f"{shown(there)}: " + (f"written: {', '.join(written)}" if written else "nothing to change"))
+
+
+def _hash(path: Path) -> str:
+    """Of a file's content; nothing if there is none."""
+    return digest(path.read_bytes()) if path.is_file() else ""
 
 
 def _slug(patch: Path) -> str:
@@ -228,14 +254,6 @@ def _gist(patch: Path) -> list[bytes]:
     """A patch without what moves when only its surroundings do."""
     return [b"@@" if line.startswith(b"@@ -") else line for line in patch.read_bytes().splitlines()
             if not line.startswith((b"index ", b"From "))]
-
-
-def _replace(path: Path, content: bytes) -> bool:
-    if path.is_file() and path.read_bytes() == content:
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, content)
-    return True
 
 
 def _rejected(store: Store, patches: Sequence[Path]) -> list[Path]:

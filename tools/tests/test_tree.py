@@ -428,6 +428,63 @@ def test_interrupted(project: Project) -> None:
     project.tree()
 
 
+KILLS = """
+import os, pathlib, signal
+left = int(os.environ["STEPS"])
+def after(real):
+    def step(self, *args, **kwargs):
+        global left
+        if "/patches/9.8/" in str(self):
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+        return real(self, *args, **kwargs)
+    return step
+for name in ("rename", "unlink"):
+    setattr(pathlib.Path, name, after(getattr(pathlib.Path, name)))
+"""
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_refresh_that_is_killed(project: Project, tmp_path: Path, edited: bool) -> None:
+    """At any file that it writes or removes: run again, it goes on. What somebody wrote since is not lost."""
+    project.queue((10, "ten", "a: One"), (20, "twenty", "a: Between"), (40, "forty", "a: Two"))
+    before, tree = files(project.patches), project.tree()
+    old = git(tree, "rev-parse", "HEAD")
+    between = git(tree, "log", "-1", "--format=%h", "--grep=Between", "HEAD")
+    git(tree, "rebase", "-q", "--onto", f"{between}~1", between)
+    project.edit(tree, 30, "thirty", "a: New")
+    tip = git(tree, "rev-parse", "HEAD")
+    done = project.refresh()
+    after = files(project.patches)
+    assert before.keys() - after.keys() and after.keys() - before.keys(), done.stderr
+    (tmp_path / "site" / "sitecustomize.py").parent.mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(KILLS)
+    for steps in range(1, 4) if edited else range(20):
+        for name in files(project.patches):
+            (project.patches / name).unlink()
+        for name, content in before.items():
+            (project.patches / name).write_bytes(content)
+        git(tree, "reset", "-q", "--hard", old)
+        project.tree()
+        git(tree, "reset", "-q", "--hard", tip)
+        killed = project.refresh(code=None, STEPS=str(steps), PYTHONPATH=str(tmp_path / "site"))
+        if killed.returncode == 0:
+            break
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        if edited:
+            one = project.patches / "0001-a-One.patch"
+            one.write_text(one.read_text().replace("+ten", "+ten, by hand"))
+            assert "changed since" in project.refresh(code=1).stderr
+            assert "by hand" in one.read_text()
+            continue
+        assert steps != 2 or "a refresh was interrupted" in project.verb("tree").stderr
+        project.refresh()
+        assert files(project.patches) == after
+    assert steps == 3 if edited else steps > 4
+    assert edited or "interrupted" not in project.verb("tree").stderr
+
+
 def test_two_at_once(project: Project) -> None:
     project.queue(*TWO)
     runs = [project.start(PYTHON, "-m", "tools", "tree") for _ in range(4)]
