@@ -2,13 +2,14 @@
 """make status: what is known of each base and each patch, and what of it is stale.
 
 A verb that judged a base leaves its result here, with the state that it judged: the base's package and
-hashes of the series and of the tools. A result whose state is another now is shown as stale. The rows
-of README.md's table are written from the results that are not. A newer package in the archive is named;
-UPDATE=1 tries the series on it, in a cache of its own, so that the base stays what it is.
+hashes of the series and of the tools. A result whose state is another now is shown as stale, in
+README.md's table, too. A newer package in the archive is named; UPDATE=1 tries the series on it, in a
+cache of its own, so that the base stays what it is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -30,7 +31,9 @@ GATE = (KUNIT, "tools/kernel/gate.py", "tools/kernel/sparse.py")
 VERBS = {"kunit": (KUNIT,), "gate": GATE, "mutants": (KUNIT, "tools/kernel/mutants.py", CRASH),
          "bench": (*GATE, "tools/kernel/bench.py", CRASH),
          **dict.fromkeys(("crash-test", "scenarios", "soak", "chaos"), (CRASH,))}
+SHOWN = ("crash-test", "kunit")     # in README.md
 NEWER = "newer"         # the record of the archive's newer package
+KEYS = {"verdict": str, "said": str, "rows": dict, "when": float, "state": dict}    # of a result
 
 Build = Callable[[str], object]     # makes the kernel of a base with the series
 
@@ -68,10 +71,15 @@ def record(base: str, name: str, verdict: Status, said: str, begun: Mapping[str,
 def read(base: str) -> dict[str, Any]:
     path = cache_dir("records") / f"{base}.json"
     try:
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        known = dict(json.loads(path.read_text())) if path.exists() else {}
     except (ValueError, TypeError):      # cut short by a full disk, or edited
-        say(f"{path} is damaged: its results count as never run")
-        return {}
+        known = {"": None}
+    whole = {name: one for name, one in known.items() if name.split() and isinstance(one, dict)
+             and all(isinstance(one.get(key), kind) for key, kind in KEYS.items())
+             and one["verdict"] in [*Status]}
+    if known != whole:
+        say(f"{path} is damaged: {'some' if whole else 'all'} of its results count as never run")
+    return whole
 
 
 def stale(one: Mapping[str, Any], now: Mapping[str, str]) -> list[str]:
@@ -175,9 +183,12 @@ def page(base: str, build: Build | None) -> tuple[str, list[Result]]:
         now = {name: state(base, name) for name in (*VERBS, *sorted(known.keys() - {*VERBS, NEWER}))}
     except Err as err:      # does not hide the other bases
         return f"{base}: {err.line}\n", [Result(base, "source", failure(err), err.line)]
+    ids = {}
+    if base != newest.base.name:
+        with contextlib.suppress(Err):      # of the newest base, which has a page of its own
+            ids = same(store, newest)
     gate = known.get("gate", {"rows": {}})
     old = " (stale)" if gate["rows"] and stale(gate, now["gate"]) else ""
-    ids = same(store, newest) if base != newest.base.name else {}
     rows = [["patch", "applies", *(f"{word}{old}" for word in ("builds", "gate", "KUnit")),
              f"patch-id of {newest.base.name}"]]
     rows += [[name, applied[name], *(gate["rows"].get(f"{name} {what}", "-") for what in
@@ -192,17 +203,31 @@ def page(base: str, build: Build | None) -> tuple[str, list[Result]]:
 
 
 def readme(text: str) -> str:
-    """README.md with its table written anew: a row for each base, and in it what today's results say."""
-    rows = ""
+    """README.md with its table written anew: a row for each base, and in it what its results say.
+
+    They are this machine's of today, or those that the row was written from, as long as series and tools
+    are what they were then: a line below the table has their hash.
+    """
+    rows, marks = "", dict(re.findall(r"([\d.]+)=(\w+)", "".join(re.findall("(?m)^<!-- .* -->$", text))))
     for name, base in bases.read().items():
-        known = read(name)
         old = re.search(rf"(?m)^\| {re.escape(name)} +\|([^|]*)\|[^|]*\|([^|]*)\|([^|]*)\|$", text)
         source, *cells = (one.strip() for one in old.groups()) if old else (f"`{base.package}`", "-", "-")
-        crash, unit = (known[verb]["said"] if verb in known and not stale(known[verb], state(name, verb))
-                       and not alike(cell, known[verb]["said"]) else cell
-                       for verb, cell in zip(("crash-test", "kunit"), cells))
-        rows += f"| {name:<4} | {source:<44} | {base.status:<11} | {crash:<31} | {unit:<7} |\n"
-    return re.sub(r"(?m)(^\| Base .*\n\|[-|]+\n)(?:\|.*\n)*", lambda found: found[1] + rows, text)
+        try:
+            now = {verb: state(name, verb) for verb in SHOWN}
+        except Err as err:      # nothing is known of today's series: the row stays
+            say(f"{name}: {err.line}")
+            now = {}
+        mark = digest(*(of[part] for of in now.values() for part in ("series", "tools")))[:12]
+        kept = not now or marks.get(name) == mark
+        marks[name] = mark if now else marks.get(name, "-")
+        fresh = {verb: one["said"] for verb, one in read(name).items()
+                 if verb in now and not stale(one, now[verb])}
+        cells = [cell if verb not in fresh and (kept or cell == "-") or alike(cell, fresh.get(verb, "stale"))
+                 else fresh.get(verb, "stale") for verb, cell in zip(SHOWN, cells)]
+        rows += f"| {name:<4} | {source:<44} | {base.status:<11} | {cells[0]:<31} | {cells[1]:<7} |\n"
+    rows += f"\n<!-- series and tools: {' '.join(f'{name}={marks[name]}' for name in bases.read())} -->\n"
+    return re.sub(r"(?m)(^\| Base .*\n\|[-|]+\n)(?:\|.*\n)*(?:\n<!-- .* -->\n)?",
+                  lambda found: found[1] + rows, text)
 
 
 def alike(old: str, new: str) -> bool:

@@ -3,23 +3,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
 
 import pytest
 
-from ..common import ENVIRONMENT, FAIL, TOP, Err
+from ..common import ENVIRONMENT, FAIL, TOP, Err, cache_dir
 from ..kernel import gate
 from ..queue import archive, bases, status
-from ..queue.store import Store
+from ..queue.store import Store, digest, series
 from ..results import Result, Status
 
 NOW = {"package": "linux-source-6.12_6.12.117-1_all", "series": "aaaa", "tools": "bbbb"}
 ROW = (f"| 6.12 | {'`linux-source-6.12`, Debian 12':<44} | default     | FAIL (rules 2, 4, 5) / PASS     "
        "| 38/38   |")
 HEAD = "| Base | Comes from | Status | Crash test | KUnit |\n|---|---|---|---|---|\n"
-PAGE = f"# x\n\n{HEAD}{ROW}\n\ntext | 6.12 | more\n"
+MARK = f"<!-- series and tools: 6.12={digest(*['aaaa', 'bbbb'] * 2)[:12]} -->"
+PAGE = f"# x\n\n{HEAD}{ROW}\n\n{MARK}\n\ntext | 6.12 | more\n"
 
 
 @pytest.fixture(autouse=True)
@@ -82,9 +84,21 @@ def test_the_table_has_a_row_for_each_base(one_base: None, here: Path) -> None:
     assert "6.11" in status.differs()
     new = status.readme(text)
     assert "6.11" not in new and "| 6.12 | `linux-source-6.12` " in new and "| default     | - " in new
+    assert status.readme(new) == new
     assert status.readme(PAGE.replace("| default     |", "| best-effort |")) == PAGE
     (here / "README.md").write_text(new.replace(new.splitlines()[4] + "\n", ""))
     assert "6.12" in status.differs()
+
+
+def test_a_result_that_is_none(one_base: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """A record that somebody edited, or of other tools: the whole results in it count."""
+    status.record("6.12", "kunit", Status.PASS, "38/38", NOW)
+    whole = status.read("6.12")["kunit"]
+    for name, one in [("gate", whole | {"verdict": "FINE"}), ("gate", whole | {"state": "x"}), ("", whole),
+                      ("gate", {key: value for key, value in whole.items() if key != "when"}), ("gate", [1])]:
+        (cache_dir("records") / "6.12.json").write_text(json.dumps({name: one, "kunit": whole}))
+        assert status.read("6.12") == {"kunit": whole} and "some of its results" in capsys.readouterr().err
+    status.main(lambda base: None)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"kunit": {"verd', "[1]"])
@@ -97,10 +111,43 @@ def test_a_damaged_record(text: str, one_base: None, here: Path, capsys: pytest.
     assert status.read("6.12")["kunit"]["said"] == "39/39"
 
 
-def test_a_stale_result_is_not_written(one_base: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    status.record("6.12", "kunit", Status.PASS, "39/39", NOW)
-    monkeypatch.setattr(status, "state", lambda base, name: NOW | {"series": "cccc"})
-    assert status.differs() == ""
+@pytest.mark.parametrize("part", ["series", "tools"])
+def test_readme_shows_what_is_stale(part: str, one_base: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any record of this machine, too; a newer package leaves what was seen of the one before."""
+    other = NOW | {part: "cccc"}
+    monkeypatch.setattr(status, "state", lambda base, name: other | {"package": "newer"})
+    new = status.readme(PAGE)
+    assert re.findall(r"\| (stale)\b", new) == ["stale"] * 2 and MARK not in new and status.readme(new) == new
+    assert "stale" in status.differs()
+    status.record("6.12", "kunit", Status.PASS, "39/39", NOW)       # of the series before
+    assert status.readme(PAGE) == new
+    status.record("6.12", "kunit", Status.PASS, "40/40", other | {"package": "newer"})
+    assert "| 40/40   |" in status.readme(PAGE) and "| 40/40   |" in status.readme(new)
+    monkeypatch.setattr(status, "state", lambda base, name: NOW | {"package": "newer"})
+    assert status.readme(PAGE) == PAGE
+
+
+def test_a_series_with_a_hole(here: Path, monkeypatch: pytest.MonkeyPatch,
+                              capsys: pytest.CaptureFixture[str]) -> None:
+    """It is an error of that base alone, also where it is the newest one, and leaves its row."""
+    known = {name: bases.get(name) for name in ("6.12", "7.3")}
+    monkeypatch.setattr(bases, "read", lambda: dict(known))
+    text = status.readme(PAGE)
+    (here / "README.md").write_text(text)
+
+    def queue(store: Store) -> list[Path]:
+        if store.base.name == "7.3":
+            raise Err("series names 0003-x.patch, which is not there", "mend the series", FAIL)
+        return series(store.base.patches)
+    monkeypatch.setattr(Store, "queue", queue)
+    monkeypatch.setattr(status, "state", lambda base, name: NOW | {"series": NOW["series"] * bool(
+        Store(base, "").queue())})
+    monkeypatch.setattr(status, "applies", lambda store: {"0001": "yes"})
+    monkeypatch.setattr(status, "newer", lambda *words: "")
+    assert status.main(lambda base: None) == FAIL
+    out = capsys.readouterr().out
+    assert "7.3: series names 0003-x.patch" in out and "6.12: linux-source-6.12" in out
+    assert status.README.read_text() == text and status.differs() == ""
 
 
 def test_the_state_sees_each_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
