@@ -116,7 +116,8 @@ def earlier(store: Store) -> list[tuple[str, str]]:
     if not store.is_repository(store.ksrc):
         say(f"note: {store.ksrc} carries an earlier version of this idea, and has no history to revert it by")
         return []
-    log = ("-C", store.ksrc, "log", "--no-merges", "HEAD")
+    # A commit without a parent, as the oldest of a shallow clone, adds the whole driver, not one idea.
+    log = ("-C", store.ksrc, "log", "--min-parents=1", "--max-parents=1", "HEAD")
     with stage("looking for an earlier version of the idea"):
         added = set(of_user(*log, "--format=%H", f"-G{SYMBOLS}", "--", DRIVERS).stdout.split())
         listing = of_user(*log, "--format=%H%x09%s%x09%b%x00", "--", DRIVERS).stdout
@@ -124,6 +125,9 @@ def earlier(store: Store) -> list[tuple[str, str]]:
     mark = "This reverts commit "
     undone = {name for _, _, body in commits for name in re.findall(mark + "([0-9a-f]{40})", body)}
     undone |= {name for name, _, body in commits if mark in body}
+    if of_user("-C", store.ksrc, "rev-parse", "--is-shallow-repository").stdout == "true\n":
+        say(f"note: {store.ksrc} carries an earlier version of this idea, and its history is cut short: "
+            "commits before that are not found")
     return [(name, title) for name, title, _ in commits if name not in undone
             and (name in added or re.sub(r"^.*smmu-v3: ", "", title).lower() in PUBLIC)]
 

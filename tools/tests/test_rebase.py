@@ -353,6 +353,18 @@ def test_an_earlier_version_that_was_reverted(ready: Project) -> None:
     assert subjects(edit(ready)) == ALL[1:]
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_an_earlier_version_in_a_shallow_clone(ready: Project, depth: int) -> None:
+    """Its oldest commit seems to add everything, and is no patch of anybody's."""
+    names = carrying(ready)
+    assert int(git(ready.ksrc, "rev-list", "--count", "HEAD")) > 4
+    git(ready.ksrc.parent, "clone", "-q", f"--depth={depth}", f"file://{ready.ksrc}", "few")
+    done = rebase(ready, code=None, KSRC=str(ready.ksrc.parent / "few"))
+    known = [name[:12] for name in names[:depth - 1]]
+    assert re.findall(r"(?m)^    ([0-9a-f]{12}) ", done.stderr) == known, done.stderr
+    assert "its history is cut short" in done.stderr and ("REVERT=1" in done.stderr) == bool(known)
+
+
 def test_a_tree_that_went_on(ready: Project) -> None:
     """What was made on its state of before is not passed off as made on today's."""
     rebase(ready)
