@@ -16,42 +16,18 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from string import Template
 
 from ..common import Err, cache_dir, flag, full, lock, made, remove, run, stage, tail
 from . import deps
 
 INDEX_AGE_S = 24 * 3600
 OWN = "own"
+CONF = Path(__file__).with_name("apt.conf")
 ELSEWHERE = "KSRC=<kernel tree> takes a kernel from elsewhere; or look whether the package has a new name"
 
 # Fields of an entry which choose what is fetched; the others say how, and are kept.
 CHOOSING = {"types", "uris", "suites", "components", "architectures", "languages", "targets", "enabled"}
-
-CONF = """\
-// Hooks of the system's configuration are not meant for this private state.
-#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-#clear APT::Architectures;
-APT::Architecture "{arch}";
-APT::Architectures {{ "{arch}"; }};
-APT::Sandbox::User "root";
-APT::Update::Error-Mode "any";
-Acquire::Languages "none";
-Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
-Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
-Dir::State "{here}/state";
-Dir::State::lists "{here}/state/lists";
-Dir::State::status "{here}/status";
-Dir::Cache "{here}/cache";
-Dir::Cache::archives "{here}/cache/archives";
-Dir::Cache::pkgcache "pkgcache.bin";
-Dir::Cache::srcpkgcache "";
-Dir::Etc::sourcelist "/dev/null";
-Dir::Etc::sourceparts "{here}/sources";
-Dir::Etc::preferences "/dev/null";
-Dir::Etc::preferencesparts "/dev/null";
-"""
 
 # What apt says: what it means, and what to do.
 MEANINGS = (
@@ -151,7 +127,7 @@ class View:
         for name in ("state/lists/partial", "cache/archives/partial", "sources"):
             (self.here / name).mkdir(parents=True, exist_ok=True)
         (self.here / "status").write_text("")
-        self.conf.write_text(CONF.format(arch=self.arch, here=self.here))
+        self.conf.write_text(Template(CONF.read_text()).substitute(arch=self.arch, here=self.here))
         text = sources(entries, self.arch, self.types)
         (self.here / "sources" / "archive.sources").write_text(text)
 
