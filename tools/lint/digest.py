@@ -202,10 +202,10 @@ class Digest:
     def duplicates(self) -> None:
         """Two commits that come from one patch."""
         by_up: dict[str, list[Row]] = {}
-        undone = tuple(h for r in self.rows if r.kind == "revert" and r.local for h,
-                       _ in msg.reverted(r.local.message))
+        undone = msg.taken_back([(r.local.key(), r.local.message, [r.up.key()] if r.up else [])
+                                 for r in self.rows if r.local])
         for r in self.rows:
-            if r.local and r.up and not r.local.key().startswith(undone):
+            if r.local and r.up and r.local.key() not in undone:
                 by_up.setdefault(r.up.key() + r.up.name, []).append(r)
         for name, rows in list(by_up.items()):      # a pick of stable's, and one of what that comes from
             up = rows[0].up

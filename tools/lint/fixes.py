@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -24,11 +25,12 @@ from .patches import Patch, of_commit
 from .render import BAD, DOUBT, GOOD, Cell, Finding, Report, progress
 
 COLUMNS = ("Picked commit", "Fix", "Subject", "First release", "Status")
-FORMAT = "lint cache 5"
+FORMAT = "lint cache 6"
 AMBIGUOUS = "ambiguous"
 PRESENT = ("present", "squashed")      # how such a status starts
 FIX, REVERT, PARTIAL, PICK = "F", "R", "r", "P"
-TELLING = (b"ixes", b"IXES", b"evert", b"EVERT")
+TELLING = (b"ixes", b"IXES", b"evert", b"EVERT", b"eapply", b"EAPPLY", b"ack out", b"acked out", b"acks out",
+           b"ack-out", b"ackout", b"acked-out", b"ackedout")
 TELLING_PICKS = (b"herry", b"HERRY", b"pstream", b"ackport", b"BACKPORT", b"rigin", b"ommit")
 
 
@@ -74,12 +76,12 @@ def read_history(git: Git, tips: Sequence[str], known: Sequence[str], picks: boo
 def records_of(oid: str, text: str, picks: bool) -> Iterator[str]:
     title = msg.subject_of(text)
     for target, quoted in msg.fixed(text):
-        yield record(FIX, oid, target, quoted, title)
-    undone = msg.reverted(text)
-    if not undone and msg.undone(title):        # it names what it reverts by the subject alone
-        yield record(REVERT, oid, "", msg.undone(title), title)
+        yield record(FIX, oid, target, msg.told(quoted), title)
+    quoted, undone = msg.told(msg.undone(title)), msg.reverted(text)
+    if not undone and quoted:                   # it names what it reverts by the subject alone
+        yield record(REVERT, oid, "", quoted, title)
     for target, part in undone:
-        yield record(PARTIAL if part else REVERT, oid, target, msg.undone(title), title)
+        yield record(PARTIAL if part else REVERT, oid, target, quoted, title)
     if picks:
         for o in msg.origins(text):
             if o.hash and o.placed:
@@ -164,7 +166,7 @@ class Claim:
     kind: str
     oid: str
     target: str
-    quoted: str
+    quoted: str             # as msg.told() gives it
     title: str
 
 
@@ -184,13 +186,14 @@ class Claims:
         return Claim(*(self.text[n].split("\t") + [""] * 5)[:5])
 
     def on(self, oid: str, subject: str) -> Iterator[Claim]:
-        for n in [*self.by_hash.get(oid[:7], ()), *self.by_hash.get(oid[:6], ())]:
+        for n in [n for digits in (7, 6, 5) for n in self.by_hash.get(oid[:digits], ())]:
             c = self.claim(n)
             if oid.startswith(c.target) and c.oid != oid:
                 yield c
-        for n in self.by_subject.get(hash(subject), ()):
+        wanted = msg.told(subject)
+        for n in self.by_subject.get(hash(wanted), ()):
             c = self.claim(n)
-            if c.quoted == subject and not (c.target and oid.startswith(c.target)) and c.oid != oid:
+            if c.quoted == wanted and not (c.target and oid.startswith(c.target)) and c.oid != oid:
                 yield c
 
 
@@ -247,11 +250,10 @@ class Fixes:
         self.carried: dict[str, Patch] = {}         # upstream commit -> the local one
         self.claims = Claims(b"")
         self.have: dict[str, str] = {}              # upstream commit -> how the branch has it
-        # upstream's hash (7 digits) -> whole, local commit, its subject, how far back it is
-        self.picks: dict[str, list[tuple[str, str, str, int]]] = {}
-        # reverted hash (7 digits) -> whole, the revert, how far back it is
+        # upstream's hash (7 digits) -> whole, local commit, its subject
+        self.picks: dict[str, list[tuple[str, str, str]]] = {}
+        # subject, or hash (7 digits), of what is reverted -> the hash or "", the revert, how far back it is
         self.undone: dict[str, list[tuple[str, str, int]]] = {}
-        self.undone_subjects: dict[str, list[tuple[str, int]]] = {}     # by the subject alone
         self.place: dict[str, tuple[str, int]] = {}     # of a local commit: its subject, how far back it is
         self.resolved: dict[str, str | None] = {}
 
@@ -280,13 +282,11 @@ class Fixes:
 
     def find_carried(self) -> None:
         """What the branch carries in the end: picks, less what it reverted again."""
-        picks: dict[str, list[str]] = {}            # local commit -> upstream commits
-        undone: dict[str, tuple[str, list[str]]] = {}
-        subjects: dict[str, str] = {}
+        history: list[tuple[str, str, list[str]]] = []      # local commit, its message, upstream commits
         nameless = 0
         for p in self.local:
             assert p.commit
-            named = [o.hash for o in msg.origins(p.message) if o.hash]
+            named = [o.hash for o in msg.origins(p.message) if o.hash and o.placed]
             mine = []
             for h in named if len(p.commit.parents) < 2 else ():
                 oid = self.resolve(h)
@@ -299,19 +299,12 @@ class Fixes:
                                "no fixes of it can be looked for: name it in full, or fetch it")
                 elif p.changes() or not of_commit(self.reference, oid).changes():
                     mine.append(oid)                # an empty commit carries nothing
-            local_only = any(rx.match(p.subject) for rx in (msg.SAUCE, msg.UBUNTU, msg.REVERT, msg.REAPPLY))
+            local_only = any(rx.match(p.subject) for rx in (msg.SAUCE, msg.UBUNTU)) or msg.undone(p.subject)
             nameless += not named and not local_only and len(p.commit.parents) < 2
-            for target in undone_by(p, picks, undone, subjects):
-                undone[p.commit.oid] = (target, picks[target])
-                picks[target] = []
-                if target in undone:            # a revert of a revert
-                    first, old = undone.pop(target)
-                    picks[first] = old
-            picks[p.commit.oid] = mine
-            subjects[p.commit.oid] = p.subject
-        for p in self.local:
-            assert p.commit
-            for oid in picks[p.commit.oid]:
+            history.append((p.commit.oid, p.message, mine))
+        gone = msg.taken_back(history)
+        for p, (local, _, mine) in zip(self.local, history):
+            for oid in mine if local not in gone else ():
                 self.carried.setdefault(oid, p)
         if nameless:
             self.error("nameless", "",
@@ -328,17 +321,18 @@ class Fixes:
             known = [t for t, got in zip(tips, self.git.fetch(tips)) if got]
         text = "".join(read_history(self.git, [oids[-1]], known, True)) if known else \
             Cache(self.git, True).history([oids[-1]]).decode("utf-8", "replace")
-        # newest first: what was appended to the cache is newer than what stands above it
+        # newest first: the range, then what was appended to the cache last
+        self.place = {p.key(): (p.subject, -n) for n, p in enumerate(self.local, 1)}
         blocks = re.split(r"(?m)^=\t.*\n", text)[::-1]
         for n, row in enumerate(row for block in blocks for row in block.split("\n")):
             kind, local, target, quoted, title = (row.split("\t", 4) + [""] * 5)[:5]
-            self.place.setdefault(local, (title, n))
+            at = self.place.setdefault(local, (title, n))[1]
             if kind == PICK:
-                self.picks.setdefault(target[:7], []).append((target, local, title, n))
-            elif kind == REVERT and not target:
-                self.undone_subjects.setdefault(quoted, []).append((local, n))
+                self.picks.setdefault(target[:7], []).append((target, local, title))
             elif kind == REVERT:
-                self.undone.setdefault(target[:7], []).append((target, local, n))
+                for key in (target[:7], quoted):
+                    if key:
+                        self.undone.setdefault(key, []).append((target, local, at))
 
     def odd_merges(self) -> None:
         """Merges that changed more than merging does: what they dropped is in the history all the same."""
@@ -355,27 +349,36 @@ class Fixes:
                        "machine merging its parents gives something else: it may have dropped a fix",
                        "look at it, or run compare over the branch")
 
-    def in_force(self, local: str, depth: int = 0) -> bool:
-        """Whether no commit of the branch's history reverts this one (for good)."""
-        title, at = self.place.get(local, ("", 0))
-        by_subject = [by for by, n in self.undone_subjects.get(title, ()) if n < at]
-        by_hash = [by for target, by, _ in self.undone.get(local[:7], ()) if local.startswith(target)]
-        return depth > 50 or not any(local != by and self.in_force(by, depth + 1)
-                                     for by in (*by_subject, *by_hash))
+    def in_force(self, local: str, oid: str = "", subject: str = "", depth: int = 0) -> bool:
+        """Whether no commit of the branch's history reverts this one for good: by its hash, or later by its
+        subject, by upstream's hash (`oid`) or subject. A hash of no commit of the branch's says nothing."""
+        title, at = self.place.get(local, (subject, sys.maxsize))
+        by = {by for target, by, _ in self.undone.get(local[:7], ()) if local.startswith(target)}
+        by |= {by for target, by, n in self.undone.get(oid[:7], ()) if oid.startswith(target) and n < at}
+        for quoted in {msg.told(title), msg.told(subject)} - {""}:
+            by |= {by for target, by, n in self.undone.get(quoted, ())
+                   if n < at and not self.known(target, by)}
+        return depth > 50 or not any(self.in_force(x, depth=depth + 1) for x in by - {local})
 
-    def brings(self, local: str, oid: str, at: int) -> bool:
-        """Whether a commit that names `oid` has something in it, and no later revert names `oid` itself."""
-        return bool(of_commit(self.git, local).changes()) and self.in_force(local) and not any(
-            oid.startswith(target) and n < at and by != local and self.in_force(by)
-            for target, by, n in self.undone.get(oid[:7], ()))
+    def known(self, target: str, revert: str) -> bool:
+        """Whether what a revert names is in the history that it reverts in."""
+        try:
+            oid = self.git.resolve(target) if target else None
+        except Ambiguous:
+            return True
+        return bool(oid) and self.git.ancestor(str(oid), revert)
+
+    def brings(self, local: str, oid: str, subject: str) -> bool:
+        """Whether a commit that names `oid` has something in it, and was not taken back."""
+        return bool(of_commit(self.git, local).changes()) and self.in_force(local, oid, subject)
 
     def present(self, oid: str, subject: str) -> str | None:
         """How the branch has an upstream commit."""
         if oid in self.carried:
             return f"present as {self.carried[oid].name}"
-        for target, local, title, at in self.picks.get(oid[:7], ()):
+        for target, local, title in self.picks.get(oid[:7], ()):
             if oid.startswith(target) and not msg.quotes(title, subject) \
-                    and self.meant(target, oid, subject, "") and self.brings(local, oid, at):
+                    and self.meant(target, oid, subject, "") and self.brings(local, oid, subject):
                 return f"present as {local[:12]}"
         for p in self.local:
             if any(msg.squashes(note, oid) for _, note in msg.notes(p.message)) and p.changes() \
@@ -450,12 +453,15 @@ class Fixes:
             self.error("fetch-failed", "", f"patch-ids could not be compared: {e.cause}",
                        e.next_step or "fetch the missing objects")
             ids = {}
-        local_ids = {ids[o]: o for o in own if o in ids and self.in_force(o)}
+        equal: dict[str, list[str]] = {}
+        for o in own:
+            equal.setdefault(ids.get(o, ""), []).append(o)
         for f in found:
-            if f.claim.oid in inside and self.in_force(f.claim.oid):
+            oid, subject = f.claim.oid, f.claim.title
+            if oid in inside and self.in_force(oid, oid, subject):
                 f.status = "present in its history"
-            elif ids.get(f.claim.oid) in local_ids and ids.get(f.claim.oid):
-                f.status = f"present as {local_ids[ids[f.claim.oid]][:12]} (equal patch-id)"
+            elif here := [o for o in equal.get(ids.get(oid, "-"), ()) if self.in_force(o, oid, subject)]:
+                f.status = f"present as {here[0][:12]} (equal patch-id)"
 
     def judge(self, found: Sequence[Missing]) -> None:
         """Of the missing ones: drop what upstream itself took back."""
@@ -550,18 +556,7 @@ class Fixes:
         return out
 
 
-def undone_by(p: Patch, picks: dict[str, list[str]], undone: dict[str, tuple[str, list[str]]],
-              subjects: dict[str, str]) -> list[str]:
-    """The earlier commits of the branch that one reverts as a whole: by hash, upstream's, or subject."""
-    said = msg.reverted(p.message)
-    if not said and (quoted := msg.undone(p.subject)):
-        return [c for c in picks if subjects[c] == quoted and (picks[c] or c in undone)][-1:]
-    return [c for h, part in said if not part
-            for c in picks if c.startswith(h) or any(u.startswith(h) for u in picks[c])]
-
-
 def alike(a: str, b: str) -> bool:
     """The same subject, however it was cut or cased."""
-    x, y = (re.sub(r"\W+", " ", t).casefold().strip() for t in (a, b))
-    short, long = sorted((x, y), key=len)
+    short, long = sorted(map(msg.told, (a, b)), key=len)
     return bool(short) and (short == long or (len(short) >= 16 and long.startswith(short)))

@@ -91,11 +91,12 @@ class Judge:
             why = f"{hashes[0][:12]} is not in this branch"
             old = self.in_branch(hashes[0], p)
         if old is None and quoted and not (p.commit and hashes):
-            old = next((q for q in self.local if q is not p and q.subject == quoted), None)
+            old = next((q for q in self.local if q is not p and msg.told(q.subject) == msg.told(quoted)),
+                       None)
         if old is None:
             row.add("revert", why, "name it: `This reverts commit <hash>.`")
             return
-        if quoted and msg.bare(quoted) != msg.bare(old.subject):
+        if quoted and msg.told(quoted) != msg.told(old.subject):
             row.add("revert", f"reverts {old.name}, whose subject is {old.subject!r}",
                     "correct the subject or the hash")
         olds = [old, *(q for h in hashes[1:] if (q := self.in_branch(h, p)))]

@@ -58,11 +58,19 @@ MAIL_HEADERS = ("Git-commit", "Patch-mainline", "Origin")
 
 SIGNED = re.compile(r"^signed-off-by:\s*(.+?)\s*$", re.I)
 NOTE = re.compile(r"^\[\s*(?!upstream commit\b|patch\b)(?P<name>[^\]\[:]{1,60}?)\s*:\s*(?P<why>\S.*)", re.I)
-# a note says that it has another commit: a verb, then little else up to the hash
-SQUASHED = re.compile(r"\b(?:squash(?:e[ds])?|fold(?:s|ed)?|incorporate[ds]?|include[ds]|contains?|"
+# a note says that it has another commit: a verb that starts a clause, then little else up to the hash
+SQUASHED = re.compile(r"(?:^|[,;.:(&+]|\band|\bplus)\s*"
+                      r"(?:(?:also|this|it|i|we|here|the|patch|commit|change|has|have|is|was|already)\s+)*"
+                      r"(?:squash(?:e[ds])?|fold(?:s|ed)?|incorporate[ds]?|include[ds]|contains?|"
                       r"merge[ds]?|combine[ds]?|roll(?:s|ed)?)\s+"
                       r"(?:(?:in|into|with|also|here|up|the|fix|fixes|commits?|upstream|upstream's|"
-                      rf'and|{HASH},?|\("[^"]*"\),?)[\s:]+)*$', re.I)
+                      rf"and|{HASH},?)[\s:]+)*$", re.I)
+# what may stand behind the hash, and what takes it back all the same
+GOES_ON = re.compile(r"\s*(?:(?:in|too|here|also)\b\s*)?(?:$|[\],;.:)&+]|(?:and|plus|as|because|since|for|"
+                     r"which|to|with|without|from|into|except|minus|only|partially|in part)\b)", re.I)
+RECANTED = re.compile(r"\b(?:revert\w*|und(?:o|id|one)|refus\w*|declin\w*|reject\w*|later|postpon\w*|"
+                      r"defer\w*|left (?:out|for|to))\b", re.I)
+TITLE = re.compile(r'\s*(?:\(".*?"\)|"[^"]*"|\([^()]*: [^()]*\))')
 NEGATED = re.compile(r"\b(?:not|no|never|neither|nor|without|lacks?|missing|omit\w*|exclud\w*|skip\w*|cannot|"
                      r"to be|will|would|should|shall|could|may|might|must|needs?|refus\w*|declin\w*|instead|"
                      r"later|until|drop\w*|remov\w*)\b|n['’]t\b", re.I)
@@ -77,18 +85,27 @@ PREFIX = re.compile(rf"^(?:(?:{'|'.join(DOWNSTREAM)})(?:/[A-Z0-9.]+)?:\s*|\[(?:u
                     r"sauce|stable|\d+\.\d+(?:\.\d+)?(?:\.y)?)\]:?\s*)", re.I | re.A)
 SAUCE = re.compile(rf"^(?:(?:{'|'.join(DOWNSTREAM)}):\s*|\[[^\]]*\]\s*)*(?:SAUCE:|\[SAUCE\])", re.A)
 UBUNTU = re.compile(r"^UBUNTU:")
-REVERT = re.compile(r'^(?:[A-Z0-9_-]+:\s*)*Revert "(?P<subject>.+)"$')
-REAPPLY = re.compile(r'^(?:[A-Z0-9_-]+:\s*)*Reapply "(?P<subject>.+)"$')
-REVERTED = re.compile(rf"\b(?:(?P<part>partial\w*)\s+)?reverts?\s+(?:(?P<part2>part\w*)\s+(?:of\s+)?)?"
-                      r"(?:the\s+)?(?:upstream\s+)?commits?\s+"
-                      rf"(?P<hashes>{HASH}\b(?:(?:\s*,\s*|\s+and\s+|\s*,\s*and\s+){HASH}\b)*)", re.I)
-
 QUOTES = "\"'“”‘’„«»`"
+# `drv: Revert "..."`, behind whatever prefixes
+TAKES_BACK = (rf"^(?:\[[^\]]*\]:?\s*|[^\s:\[{QUOTES}][^\s:{QUOTES}]*(?: [^\s:{QUOTES}]+)?:\s*)*"
+              rf"%s:?\s+[{QUOTES}](?P<subject>.+)[{QUOTES}]$")
+REVERT = re.compile(TAKES_BACK % r"(?:revert|back(?:ed)?[ -]?out)", re.I)
+REAPPLY = re.compile(TAKES_BACK % "reapply", re.I)
+# a body names the commit: anywhere with the word, without it only where nothing else can be meant
+REVERTED = re.compile(rf"(?:\b(?:(?P<part>partial\w*)\s+)?reverts?\s+(?:(?P<part2>part\w*)\s+(?:of\s+)?)?"
+                      r"(?:the\s+)?(?:upstream\s+)?commits?\s+|"
+                      r"^reverts?:\s*(?:commits?\s+)?|\bthis\s+(?:commit\s+)?reverts\s+|"
+                      r"(?:^|\bthis\s+)back(?:s|ed)?[ -]?out\s+(?:of\s+)?(?:(?:commit|changeset)s?\s+)?)"
+                      rf"(?P<hashes>{HASH}\b(?:(?:\s*,\s*|\s+and\s+|\s*,\s*and\s+){HASH}\b)*)", re.I | re.M)
+
 FIXES = re.compile(r"^\s*fixes(?:\s*:|\s)\s*(?P<rest>.*(?:\n[ \t]+\S.*)*)", re.I | re.M)
 FIXES_NEXT = re.compile(rf"(?<=[{QUOTES}]\))\s*(?:,|;|&|and)\s*(?=(?:commit )?[0-9a-fA-F]{{7,40}}\b)")
-FIXES_HASH = re.compile(r"(?<![0-9A-Za-z])(?P<hash>[0-9a-fA-F]{6,40})(?![0-9A-Za-z])")
-FIXES_TITLE = re.compile(rf"\(?\s*[{QUOTES}](?P<quoted>[^{QUOTES}]+: .+)[{QUOTES}]\s*\)?|"
-                         r"(?P<plain>[\w./,+-]+(?: [\w./+-]+)?: \S.*)")
+FIXES_HASH = re.compile(r"(?<![0-9A-Za-z])(?P<hash>[0-9a-fA-F]{5,40})(?![0-9A-Za-z])")
+PLAIN_TITLE = r"[\w./,+-]+(?: [\w./+-]+)?: \S.*"
+# a subject without a hash, or before it
+FIXES_TITLE = re.compile(rf"(?:\(?\s*[{QUOTES}](?P<quoted>.+)[{QUOTES}]\s*\)?|"
+                         rf"\((?P<bracketed>{PLAIN_TITLE})\)|(?P<plain>{PLAIN_TITLE}?))"
+                         r"(?:[\s,]*\((?:commit )?(?P<hash>[0-9a-f]{5,40})\))?", re.I)
 
 
 def squeeze(text: str) -> str:
@@ -140,6 +157,9 @@ def placed(body: Sequence[str], at: int, below: bool) -> bool:
     """Whether a provenance line stands among the trailers, or at the top of the text, by its kind."""
     if at < 0 or KEYED.match(body[at]):
         return True
+    if below and at > 1 and re.match(r"\S", above := body[at - 1]) and not KEYED.match(above) \
+            and not above.startswith(("[", "(")) and not above.rstrip().endswith(("]", ")")):
+        return False                                    # a sentence that goes on
     rest, inside = body[at + 1:] if below else body[1:at], False
     for text in rest:
         if inside or text.startswith(("[", "(")):       # a note or another such line, maybe wrapped
@@ -169,9 +189,40 @@ def undone(subject: str) -> str:
     return f'Revert "{m["subject"]}"' if (m := REAPPLY.match(subject)) else ""
 
 
+def told(subject: str) -> str:
+    """A subject as those who quote it may write it: without case, quotes and what distributions put before
+    it; a revert's without any prefix."""
+    if m := REVERT.match(subject):
+        return f"revert {told(m['subject'])}"
+    return re.sub(r"\W+", " ", bare(subject)).casefold().strip()
+
+
 def quotes(subject: str, upstream: str) -> bool:
     """Whether a commit of that subject reverts, so quotes, one of upstream's."""
-    return bool(undone(subject)) and bare(undone(subject)) == bare(upstream)
+    return bool(undone(subject)) and told(undone(subject)) == told(upstream)
+
+
+def taken_back(history: Sequence[tuple[str, str, Sequence[str]]]) -> set[str]:
+    """Which commits (hash, message, upstream's hashes; oldest first) a later one reverts as a whole: by hash,
+    by upstream's, or, where it names none of them, by the subject. Who reverts a revert brings back."""
+    takes: dict[str, set[str]] = {}
+    gone: set[str] = set()
+    for n, (oid, text, _) in enumerate(history):
+        named, quoted = reverted(text), undone(subject_of(text))
+        if not named and not quoted:
+            continue
+        before = [c for c in history[:n] if c[0] not in gone]
+        targets = {c for h, part in named if not part for c, _, ups in before
+                   if c.startswith(h) or any(u.startswith(h) for u in ups)}
+        if not targets and quoted and not any(part for _, part in named):
+            targets = {c for c, other, _ in before if told(subject_of(other)) == told(quoted)}
+            targets = set([c for c, _, _ in before if c in targets][-1:])
+        if targets:
+            takes[oid], gone = targets, set()
+            for by in reversed(takes):
+                if by not in gone:
+                    gone |= takes[by]
+    return gone
 
 
 def sign_offs(message: str) -> list[tuple[int, str]]:
@@ -248,7 +299,7 @@ def signed_by(name: str, identity: str) -> bool:
 def reverted(message: str) -> list[tuple[str, bool]]:
     """(hash, only in part) that a message says it reverts."""
     out = []
-    for m in REVERTED.finditer(message.replace("\n", " ")):
+    for m in REVERTED.finditer(message):
         part = bool(m["part"] or m["part2"])
         out += [(h.lower(), part) for h in re.findall(HASH, m["hashes"])]
     return out
@@ -263,9 +314,9 @@ def fixed(message: str) -> list[tuple[str, str]]:
         found = list(FIXES_HASH.finditer(rest))
         colon = re.match(r"\s*fixes\s*:", m[0], re.I)
         if colon and (t := FIXES_TITLE.fullmatch(rest)):
-            named = squeeze(t["quoted"] or t["plain"])
-            if not found or not re.match(r"(?:linux |upstream )?(?:commit:? )?[0-9a-f]{6,40}\b", named, re.I):
-                out.append(("", named))
+            named = squeeze(t["quoted"] or t["bracketed"] or t["plain"])
+            if not found or not re.match(r"(?:linux |upstream )?(?:commit:? )?[0-9a-f]{5,40}\b", named, re.I):
+                out.append(((t["hash"] or "").lower(), named))
                 continue
         if not found:
             continue
@@ -287,7 +338,7 @@ def fixed(message: str) -> list[tuple[str, str]]:
         inner = re.fullmatch(r"\(\s*(.*?)\s*\)?", subject)
         subject = (inner[1] if inner else subject).strip(" \t])>").strip(QUOTES + " ")
         out += [(h.lower(), squeeze(subject) if len(hashes) == 1 else "") for h in hashes
-                if len(h) > 6 or (subject and len(hashes) == 1)]        # six digits need a subject
+                if len(h) > 6 or (subject and len(hashes) == 1)]        # five or six digits need a subject
     return out
 
 
@@ -382,9 +433,10 @@ def undeveloped(message: str) -> list[str]:
 
 def squashes(note: str, oid: str) -> bool:
     """Whether a note says that the commit has another one in it."""
-    for m in re.finditer(rf"\b{HASH}\b", note):
-        before = note[:m.start()]
-        if oid.startswith(m[0].lower()) and SQUASHED.search(before) \
-                and not NEGATED.search(re.split("[;.]", before)[-1]):
+    text = TITLE.sub("", note.strip("[]").partition(":")[2])
+    for m in re.finditer(rf"\b{HASH}\b", text):
+        before, after = text[:m.start()], text[m.end():]
+        if oid.startswith(m[0].lower()) and SQUASHED.search(before) and GOES_ON.match(after) \
+                and not NEGATED.search(re.split("[;.]", before)[-1]) and not RECANTED.search(after):
             return True
     return False

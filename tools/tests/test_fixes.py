@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -54,6 +55,13 @@ TITLE = "foo: Do it (again)"
     (f'Fixes: {HASH[:12]} ("foo: Undo deadbeef1234")', [(HASH[:12], "foo: Undo deadbeef1234")]),
     (f"Fixes: https://git.example/linux/c/{HASH}", [(HASH, "")]),
     (f"Fixes: https://git.example/cgit/commit/?id={HASH[:12]}", [(HASH[:12], "")]),
+    (f"Fixes: foo: Do it ({HASH[:12]})", [(HASH[:12], "foo: Do it")]),
+    (f'Fixes: "{TITLE}" ({HASH[:12]})', [(HASH[:12], TITLE)]),
+    (f'Fixes: {HASH[:5]} ("{TITLE}")', [(HASH[:5], TITLE)]),
+    ("Fixes: (foo: Do it)", [("", "foo: Do it")]),
+    ('Fixes: ("Do it")', [("", "Do it")]),
+    ("Fixes: (the thing)", []),
+    ("Fixes: 12345", []),
     ("Fixes: the thing", []),
     ("Fixes: 123456", []),
     ("Fixes a crash seen with 0123456789ab applied", []),
@@ -73,9 +81,27 @@ def test_forms_of_fixes(text: str, want: list[tuple[str, str]]) -> None:
     (f"This reverts commits {HASH[:12]} and\n{HASH[8:20]}.", [(HASH[:12], False), (HASH[8:20], False)]),
     (f"Revert commit {HASH}", [(HASH, False)]),
     ("This reverts to the old way", []),
+    (f"This reverts {HASH[:12]}.", [(HASH[:12], False)]),
+    (f"Back out commit {HASH[:12]}", [(HASH[:12], False)]),
+    (f"Backed out {HASH[:12]}, it broke", [(HASH[:12], False)]),
+    (f"Backed out changeset {HASH[:12]} (bug 1)", [(HASH[:12], False)]),
+    (f"Reverts: {HASH[:12]} (\"foo\")", [(HASH[:12], False)]),
+    (f"This reverts commit\n{HASH}.", [(HASH, False)]),
 ])
 def test_forms_of_reverts(text: str, want: list[tuple[str, bool]]) -> None:
     assert msg.reverted(f"foo: Back\n\n{text}\n") == want
+
+
+@pytest.mark.parametrize("subject, want", [
+    (f'Revert "{TITLE}"', TITLE), (f'UBUNTU: SAUCE: Revert "{TITLE}"', TITLE),
+    (f'[6.1] Revert "{TITLE}"', TITLE),
+    (f'drv: a b: Revert "{TITLE}"', TITLE), (f'revert "{TITLE}"', TITLE), (f"Revert “{TITLE}”", TITLE),
+    (f'Back out "{TITLE}"', TITLE), (f'Reapply "{TITLE}"', f'Revert "{TITLE}"'),
+    (f'UBUNTU: reapply “{TITLE}”', f'Revert "{TITLE}"'),
+    ("Revert to the old way", ""), ('foo: Do not revert "bar"', ""), ('foo: Add revert "bar"', ""),
+])
+def test_subjects_of_reverts(subject: str, want: str) -> None:
+    assert msg.undone(subject) == want
 
 
 class History:
@@ -486,11 +512,17 @@ def test_an_empty_commit_is_no_fix(h: History) -> None:
     assert h.missing() == {f}
 
 
-def test_a_message_that_only_quotes_a_fix(h: History) -> None:
+@pytest.mark.parametrize("quoted", [
+    "We do not take\n\ncommit {} upstream.\n\nas it breaks the first silicon.\n\n",
+    "We do not take\n(cherry picked from commit {})\nas it breaks.\n\n",
+    "Not taken:\n\n(cherry picked from commit {})\n\nas it breaks.\n\n",
+    "We do not take, as it breaks,\n(cherry picked from commit {})\n\n"])
+def test_a_message_that_only_quotes_a_fix(h: History, quoted: str) -> None:
     a = h.add("foo: A")
     f = h.fix(a)
     h.pick(a)
-    h.pick("", f"We do not take\n\ncommit {f} upstream.\n\nas it breaks the first silicon.\n\n")
+    h.pick("", quoted.format(f))
+    assert h.missing() == {f}
     h.base = h.here
     h.pick(a)
     assert h.missing() == {f}
@@ -500,7 +532,14 @@ def test_a_message_that_only_quotes_a_fix(h: History) -> None:
                                   "cannot be folded in {}", "drop the include that {} adds",
                                   "conflict with {}", "squash it into {} later", "will be included with {}",
                                   "never squashed {}", "needs to have merged {}", "may include {}",
-                                  "doesn’t include {}"])
+                                  "doesn’t include {}", "squash {} was refused",
+                                  "folding in {} is left for later",
+                                  "{} is to be squashed later", "merge {} later", "fold {} in once it lands",
+                                  "squashed in {} is broken, so left out", "contains {} but reverted",
+                                  "squashed {}, undone since", "merges {}? no",
+                                  "if squashed {} breaks the build",
+                                  "once merged {} will apply", "avoid the merge {}", "hardly includes {}",
+                                  "pre-merge {}", "to merge {} is for next week"])
 def test_notes_that_do_not_squash(h: History, said: str) -> None:
     a = h.add("foo: A")
     f = h.fix(a)
@@ -510,7 +549,11 @@ def test_notes_that_do_not_squash(h: History, said: str) -> None:
 
 @pytest.mark.parametrize("said", ["squashed in {}", "squash {}", "also includes the fix {}",
                                   'folded in commit {} ("x: y")',
-                                  'squashed in 0123456789ab ("a: b") and {}'])
+                                  'squashed in 0123456789ab ("a: b") and {}',
+                                  'squashed in 0123456789ab ("a: do not b"), {} ("Revert "x: y"")',
+                                  "squashed {}, minus its hunk in foo.c", "includes {} partially",
+                                  "adjusted context and squashed {}", "no foo_depth here; folded {} in",
+                                  "squashed in {}, as the build breaks without it"])
 def test_notes_that_squash(h: History, said: str) -> None:
     a = h.add("foo: A")
     f = h.fix(a)
@@ -534,8 +577,10 @@ def test_white_space_that_means_something(h: History) -> None:
     assert h.missing() == {f}
 
 
-def test_an_equal_patch_that_was_reverted(tmp_path: Path) -> None:
-    """Its patch-id is upstream's, and it is not there all the same; named by its pick or not."""
+@pytest.mark.parametrize("named", ["the pick", "upstream's", "its subject", "upstream's subject"])
+@pytest.mark.parametrize("line", [True, False])
+def test_an_equal_patch_that_was_reverted(tmp_path: Path, line: bool, named: str) -> None:
+    """Its patch-id is upstream's, and it is not there all the same; whether it says what it is or not."""
     up, here = Repo(tmp_path / "up"), Repo(tmp_path / "here")
     one, two, three = ({"a": (FILE, text)} for text in (b"a\n", b"a\nb\n", b"a\nc\n"))
     root = up.commit(one, message("drv: Start"), [])
@@ -544,14 +589,60 @@ def test_an_equal_patch_that_was_reverted(tmp_path: Path) -> None:
     up.ref("heads/master", fix)
     base = here.commit(one, message("drv: Start"), [])
     tip = here.commit(two, message("drv: Add b") + f"(cherry picked from commit {bad})\n", [base])
-    for line in ("", f"(cherry picked from commit {fix})\n"):
-        pick = here.commit(three, message("drv: It is c", f'Fixes: {bad[:12]} ("drv: Add b")') + line, [tip])
-        back = here.commit(two, f'Revert "drv: It is c"\n\nThis reverts commit {pick}.\n\n'
-                           f"Signed-off-by: {BOB}\n", [pick])
-        for end, rows in ((pick, []), (back, ["missing"])):
-            r = run("fixes", "-C", str(here.path), "--reference", str(up.path), f"{base}..{end}",
-                    env={"XDG_CACHE_HOME": str(tmp_path)})
-            assert [row["status"] for row in r.data["rows"]] == rows, r.out
+    title = "drv: It is c" if line else "SAUCE: drv: Ours"
+    text = message(title) + (f"(cherry picked from commit {fix})\n" if line else "")
+    pick = here.commit(three, text, [tip])
+    what = "drv: It is c" if named.startswith("upstream") else title
+    why = {"the pick": f"This reverts commit {pick}.", "upstream's": f"This reverts commit {fix}."}
+    back = here.commit(two, message(f'Revert "{what}"', why.get(named, "It broke."), signed=(BOB,)), [pick])
+    again = here.commit(three, text, [back])
+    for end, rows in ((pick, []), (back, ["missing"]), (again, [])):
+        r = run("fixes", "-C", str(here.path), "--reference", str(up.path), f"{base}..{end}",
+                env={"XDG_CACHE_HOME": str(tmp_path)})
+        assert [row["status"] for row in r.data["rows"]] == rows, r.out
+
+
+def test_a_fix_below_the_branch_that_it_reverted(tmp_path: Path) -> None:
+    """The branch began at a release that has the fix itself."""
+    repo = Repo(tmp_path / "repo")
+    one, two, three = ({"a": (FILE, text)} for text in (b"a\n", b"a\nb\n", b"a\nc\n"))
+    bad = repo.commit(two, message("drv: Add b"), [repo.commit(one, message("drv: Start"), [])])
+    fix = repo.commit(three, message("drv: It is c", f'Fixes: {bad[:12]} ("drv: Add b")'), [bad])
+    repo.ref("heads/master", fix)
+    pick = repo.commit({**three, "b": (FILE, b"b\n")}, message("drv: Add b")
+                       + f"(cherry picked from commit {bad})\n", [fix])
+    back = repo.commit({**two, "b": (FILE, b"b\n")}, message('Revert "drv: It is c"', signed=(BOB,)), [pick])
+    for end, rows in ((pick, []), (back, ["missing"])):
+        r = run("fixes", "-C", str(repo.path), "--mainline", "master", f"{fix}..{end}",
+                env={"XDG_CACHE_HOME": str(tmp_path)})
+        assert [row["status"] for row in r.data["rows"]] == rows, r.out
+
+
+@pytest.mark.parametrize("subject, body", [
+    ('UBUNTU: SAUCE: Revert "foo: mend a"', "It broke."), ('foo: Revert "foo: mend a"', "It broke."),
+    ('revert "foo: mend a"', "It broke."), ("Revert “foo: mend a”", "It broke."),
+    ('Revert "foo: mend a"', f"This reverts commit {HASH}."),      # rebased since
+    ("foo: Back out the fix", "Back out commit {}."), ("foo: Undo it", "Backed out {}"),
+    ("foo: Undo it", "Reverts: {}"), ("foo: Undo it", "This reverts {}.")])
+def test_forms_of_reverts_that_the_branch_has(h: History, subject: str, body: str) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a, "foo: mend a")
+    h.pick(a)
+    h.subjects[""] = subject
+    h.pick("", "", body.format(h.pick(f)) + "\n")
+    reverted(h, a, f)
+
+
+def test_a_revert_of_another_commit_of_the_same_subject(h: History) -> None:
+    a = h.add("foo: A")
+    f = h.fix(a, "foo: mend a")
+    h.pick(a)
+    h.subjects["ours"] = "foo: mend a"
+    ours = h.pick("ours", "")
+    h.pick(f)
+    h.subjects[""] = 'Revert "foo: mend a"'
+    h.pick("", "", f"This reverts commit {ours}.\n")
+    assert h.missing() == set()
 
 
 def test_a_revert_that_names_only_the_subject(h: History) -> None:
@@ -611,10 +702,11 @@ def test_what_a_merge_dropped_is_not_called_present(h: History, kept: bool) -> N
     assert errors == ([] if kept else ["merge"])
 
 
-@pytest.mark.parametrize("tag", ["drv: add b", '("drv: add b")', '{6} ("drv: add b")'])
+@pytest.mark.parametrize("tag", ["drv: add b", '("drv: add b")', '{6} ("drv: add b")', '{5} ("drv: add b")',
+                                 "(drv: add b)", "drv: Add b", "drv: add b ({12})"])
 def test_fixes_that_name_a_subject(h: History, tag: str) -> None:
     a, b = h.add("drv: add b"), h.add("drv: add c")
-    f = h.add("drv: mend", f"Fixes: {tag.replace('{6}', a[:6])}\n")
+    f = h.add("drv: mend", f"Fixes: {re.sub('{(.*?)}', lambda m: a[:int(m[1])], tag)}\n")
     h.add("drv: mend c", f"Fixes: {b[:6]}\n")       # nothing decides
     h.pick(a)
     h.pick(b)
