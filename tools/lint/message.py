@@ -51,9 +51,11 @@ ORIGINS: Sequence[tuple[str, bool]] = (
 COMPILED = [(re.compile("^" + rx + r"[ \t\r]*$", re.I | re.A), below) for rx, below in ORIGINS]
 KEYED = re.compile(r"^[A-Za-z][A-Za-z0-9-]*:\s*\S")
 # what only looks like one of them
-ATTEMPT = re.compile(r"^\s*[(\[]?\s*(?:(?:cherry[ -]?pick|back[ -]?port)(?:ed)?\s+from\b|"
+ATTEMPT = re.compile(r"^[\s>#*|-]*(?:[(\[]\s*(?:\S+[ -])?\S+\s+from\s+(?:upstream\s+)?commits?\s+[0-9a-f]{5}|"
+                     r"[(\[]?\s*(?:(?:cherry[ -]?pick|back[ -]?port)(?:ed)?\s+"
+                     r"(?:from\b|of\s+(?:upstream\s+)?commits?\s+[0-9a-f]{5})|"
                      r"upstream commit:?\s+[0-9a-f]{5}|commit\s+[0-9a-f]{5,}\s+upstream|"
-                     r"git-commit:\s*[0-9a-f]|origin:\s*(?:upstream|backport)).*", re.I | re.M)
+                     r"git-commit:\s*[0-9a-f]|origin:\s*(?:upstream|backport))).*", re.I)
 MAIL_HEADERS = ("Git-commit", "Patch-mainline", "Origin")
 
 SIGNED = re.compile(r"^signed-off-by:\s*(.+?)\s*$", re.I)
@@ -76,6 +78,9 @@ NEGATED = re.compile(r"\b(?:not|no|never|neither|nor|without|lacks?|missing|omit
                      r"later|until|drop\w*|remov\w*)\b|n['’]t\b", re.I)
 TAG = re.compile(r"^([^\W\d_]+(?:-[^\W\d_]+)*-by|fixes|link|closes|cc):\s*(\S.*?)\s*$", re.I)
 LOOKS = str.maketrans("\u2010\u2011\u2012\u2013\u2014\u2212\uff0d\uff1a", "-------:")
+# what is no text: trailers that are judged by themselves, or that come and go
+KNOWN = re.compile(rf"{TAG.pattern}|^(?:bug\w*|change-id|references?|message-id|git-commit|patch-mainline|"
+                   r"origin|depends-on|from):\s*\S", re.I)
 TRAILER = re.compile(r"^[A-Za-z][A-Za-z0-9-]*-by:\s", re.I)
 
 DOWNSTREAM = ("UBUNTU", "SAUCE", "NVIDIA", "UPSTREAM", "BACKPORT", "FROMLIST", "FROMGIT", "FROMEXTERN",
@@ -129,6 +134,13 @@ def bare(subject: str) -> str:
 
 def body_lines(message: str) -> list[str]:
     return message.rstrip("\n").split("\n")
+
+
+def like_sauce(subject: str) -> bool:
+    """Whether a prefix reads SAUCE and is not taken for it: by its place, its case or its characters."""
+    words = re.split(r"[:\[\]\s]+", plain(subject).rpartition(":")[0])
+    return not SAUCE.match(subject) and any(
+        re.fullmatch("".join(re.escape(c) if c.isascii() else "." for c in w), "sauce", re.I) for w in words)
 
 
 def origins(message: str, headers: Sequence[tuple[str, str]] = ()) -> list[Origin]:
@@ -248,18 +260,26 @@ def notes(message: str) -> list[tuple[int, str]]:
     return found
 
 
+# what is no reason: where something is written, when, and words that only hold the place of one
+NO_REASON = re.compile(
+    rf"{LINK}|\b(?:[\w-]+\.)+[a-z]{{2,}}/\S*|\bwww\.\S+|\S+@\S+|\w*\d\w*|"
+    r"\b(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?\b|"
+    r"\b(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|"
+    r"oct(?:ober)?|nov(?:ember)?|dec(?:ember)?|utc|gmt)\b|"
+    r"\bn/a\b|\b(?:todo|fixme|tbd|none|nothing|why|yes|no|ok(?:ay)?|lgtm|see|above|below|commits?|links?|"
+    r"message-id)\b|\b([^\W\d_])\1+\b", re.I)
+
+
 def has_words(why: str) -> bool:
-    """Whether a reason says something: more than links, dates, dots and what cannot be seen."""
-    text = re.sub(rf"{LINK}|\b(?:mon|tue|wed|thu|fri|sat|sun)\b|"
-                  r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)\b|"
-                  r"\w*\d\w*", " ", plain(why), flags=re.I)
-    words = re.findall(r"[^\W\d_]{2,}", text)
+    """Whether a reason says something."""
+    words = re.findall(r"[^\W\d_]{2,}", NO_REASON.sub(" ", plain(why)))
     return len(words) > 1 or any(len(w) > 3 or ord(w[0]) > 0x2e80 for w in words)
 
 
 # what a note of context alone says
 CONTEXT_WORDS = re.compile(r"(?:context\w*|conflict\w*|adjust\w*|resolv\w*|fix\w*|fuzz\w*|offset\w*|minor|"
                            r"trivial\w*|clean\w*|surrounding|pick\w*|cherry|appl\w+|change\w*|lines?|"
+                           r"adapt\w*|rebase\w*|refresh\w*|backport\w*|modif\w*|"
                            r"only|just|the|in|for|of|a|to|due|and|up|no)", re.I)
 WITHOUT = re.compile(r'\[[^:]*:(?:[^"]*;)?\s*without\s+'
                      r'(?P<what>"[^"]+"(?:(?:,|,?\s+and)\s+"[^"]+")*)(?P<why>[^"]*)', re.I)
@@ -287,12 +307,17 @@ def files(note: str) -> set[str]:
 
 
 def signed_by(name: str, identity: str) -> bool:
-    """Whether a note's `name` is a sign-off's: a part of name or address, or initials and a part."""
+    """Whether a note's `name` is a sign-off's: a part of name or address, initials and a part, or two to four
+    letters of one of them in their order, the first its first."""
     who, _, mail = identity.partition("<")
     words = re.findall(r"[^\W_]+", f"{who} {mail.split('@')[0]}".casefold())
     known = {*words, "".join(words), mail.split("@")[0].casefold(), squeeze(who).casefold()}
     known |= {x for a in words for b in words if a != b for x in (a[:1] + b, a[:2] + b, a + b[:1])}
     given = squeeze(name).casefold()
+    if re.fullmatch(r"[^\W\d_]{2,4}", given) and any(
+            re.match(".*".join(map(re.escape, given)), "".join(re.findall(r"[^\W_]+", part.casefold())))
+            for part in (who, mail.split("@")[0])):
+        return True
     return given in known or any(w in known for w in re.findall(r"[^\W_]{2,}", given))
 
 
@@ -420,7 +445,7 @@ def prose(message: str) -> str:
     for at, text in enumerate(body_lines(message.lstrip("\n"))[1:], 1):
         if inside or NOTE.match(text):
             inside = not text.rstrip().endswith("]") and bool(text.strip())
-        elif at not in skip and not KEYED.match(text):
+        elif at not in skip and not SIGNED.match(text) and not KNOWN.match(text.translate(LOOKS)):
             out.append(text)
     return squeeze(" ".join(out))
 

@@ -58,13 +58,13 @@ class Pairing:
         named = [(row.up.commit.oid, row) for row in rows if row.up and row.up.commit]
         if not named or not self.reference:
             return
-        mine = {row.local.commit.oid for row in rows if row.local and row.local.commit}
+        mine = {row.local.commit.oid for row in rows if row.local and row.local.commit}    # no origins
         given = {p.commit.oid for s in self.posted.series for p in s.patches if p.commit}
         unmerged = self.reference.outside({oid for oid, _ in named} - given,
                                           self.reference.mainline_tips(mainline, alone, tags=True))
         for oid, row in named:
             why = ""
-            if oid in mine and (alone or oid in unmerged):
+            if oid in mine:
                 why = f"{oid[:12]} is a commit of this very branch"
             elif oid in unmerged:
                 why = f"{oid[:12]} exists, but upstream's history does not have it: it was never merged"
@@ -100,6 +100,9 @@ class Pairing:
         elif any(not c.isalpha() for c in msg.odd(p.subject.partition(": ")[0])):
             row.unresolved("the subject starts with characters that cannot be seen or told apart",
                            "write its marks in ASCII")
+        elif not revert and msg.like_sauce(p.subject):
+            row.unresolved("SAUCE stands behind another prefix than the distribution's, or is not written so",
+                           "start the subject with `SAUCE: ` or, say, `UBUNTU: SAUCE: `")
         elif sauce or msg.UBUNTU.match(p.subject) or revert:
             row.kind = "revert" if revert else "sauce" if sauce else "ubuntu"
         elif self.exempt and re.search(self.exempt, p.subject):

@@ -262,6 +262,24 @@ def test_a_stash_and_notes_are_not_merged(tmp_path: Path) -> None:
     assert got.statuses() == ["unresolved"] and "never merged" in got.out
 
 
+@pytest.mark.parametrize("ref", ["heads/master", "remotes/origin/main", "tags/v1-ours"])
+def test_a_commit_of_the_range_is_no_origin(tmp_path: Path, ref: str) -> None:
+    """Whatever of the reference reaches it."""
+    up, here = Repo(tmp_path / "up"), Repo(tmp_path / "here")
+    one, two = ({"a": (FILE, text)} for text in (b"a\n", b"b\n"))
+    base = here.commit(one, message("Start"), [])
+    own = here.commit(two, message("UBUNTU: SAUCE: a: Ours"), [base])
+    back = here.commit(one, message('Revert "UBUNTU: SAUCE: a: Ours"', f"This reverts commit {own}."), [own])
+    tip = here.commit(two, message("UBUNTU: SAUCE: a: Ours") + f"(cherry picked from commit {own})\n"
+                      f"Signed-off-by: {BOB}\n", [back])
+    here.ref("heads/work", tip)
+    up.ref("heads/master", up.commit(one, message("Start"), []))
+    up.git("fetch", "-q", str(here.path), "work")
+    up.ref(ref, tip)
+    r = run("compare", "-C", str(here.path), "--reference", str(up.path), f"{base}..{tip}")
+    assert r.statuses() == ["N/A", "N/A", "unresolved"] and "this very branch" in r.out and r.code == 1, r.out
+
+
 def test_the_documented_hook(world: World, tmp_path: Path) -> None:
     """HEAD pushed to a backport's name is checked; a first push says how to go on."""
     text = (TOP / "Documentation/lint-reference.rst").read_text()

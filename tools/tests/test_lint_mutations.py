@@ -781,6 +781,16 @@ said_case("defect", "an invisible character in the hash", lambda m, h: m.replace
 said_case("defect", "a second provenance line that cannot be read",
           lambda m, h: m.replace("(cherry", "(backported from commit 12345)\n(cherry"), ["unresolved"],
           status="unresolved")
+for shape in ("> (cherry picked from commit {})", "- (cherry picked from commit {})",
+              "(picked from commit {})", "* cherry picked from commit {}", "(backported of commit {})",
+              "(ch\u0435rry picked from commit {})"):
+    said_case("defect", f"a second provenance line that cannot be read: {shape.format('')}",
+              lambda m, h, shape=shape: m.replace(                  # type: ignore[misc]
+                  "(cherry", shape.format("1" * 40) + "\n(cherry"), ["unresolved"], status="unresolved")
+said_case("honest", "a sentence about another backport",
+          lambda m, h: m.replace("is slow.\n", "is slow.\n\nA\nbackport of the other fix needs it.\n"), [])
+said_case("defect", "a provenance line at the end of a sentence",
+          lambda m, h: m.replace("(cherry", "We took it as\n(cherry"), ["provenance-place"])
 said_case("defect", "seven digits", lambda m, h: m.replace(h, h[:7]), ["short-hash"])
 said_case("defect", "text after the hash", lambda m, h: m.replace(h, h + ", but not all of it"),
           ["unresolved"],
@@ -791,6 +801,17 @@ said_case("defect", "a no-break space behind SAUCE", unnamed,
           ["unresolved"], status="unresolved", local="UBUNTU:\u00a0SAUCE: foo: Wait longer")
 said_case("defect", "a look-alike letter in SAUCE", unnamed,
           ["unresolved"], status="unresolved", local="S\u0410UCE: foo: Wait longer")
+for mark in ("UBUNTU: random PREFIX: SAUCE", "UBUNTU: random SAUCE", "UBUNTU: S\u200bAUCE",
+             "UBUNTU: S\u0410UCE", "UBUNTU: sauce"):
+    said_case("defect", f"not SAUCE, though it looks so: {ascii(mark)}", unnamed, ["unresolved"],
+              status="unresolved", local=f"{mark}: foo: Wait longer", edit=BAD_CONST)
+for before, after in (("Before: 10 ms", "Before: 99 ms"), ("Note: careful.\n", "")):
+    said_case("defect", f"a line of the text with a colon: {before.strip()!r}, here {after!r}",
+              lambda m, h, b=before, a=after: m.replace(b, a), ["body"], code=0,    # type: ignore[misc]
+              tags=f"Note: careful.\nBefore: 10 ms\nAfter: 5 ms\n\n{REVIEW}")
+said_case("honest", "a bug's number above the text, another below it",
+          lambda m, h: m.replace("The hardware", "BugLink: https://bugs.example/1\n\nThe hardware")
+          .replace(B, f"Change-Id: I0123\n{B}"), [], tags=f"Note: careful.\n\nChange-Id: I4567\n{REVIEW}")
 said_case("defect", "SAUCE over upstream's change", unnamed,
           ["unclaimed"], status="N/A", local="UBUNTU: SAUCE: foo: Be patient")
 
@@ -802,7 +823,14 @@ def note_case(truth: str, name: str, note: str, edit: Edit | None = None) -> Non
 
 
 for shown, why in (("dot", "."), ("dash", "--"), ("invisible reason", "\u200b\u2060"),
-                   ("bare link", "https://x.example/1"), ("time stamp", "Mon, 01 Jan 2026 10:00:00")):
+                   ("bare link", "https://x.example/1"), ("time stamp", "Mon, 01 Jan 2026 10:00:00"),
+                   ("link without a scheme", "lore.kernel.org/r/some-words"),
+                   ("www", "www.example.com/some/words"), ("message-id", "<some-words@mail.example>"),
+                   ("named message-id", "message-id: <a-b@mail.example>"),
+                   ("day", "Saturday, January 31"), ("TODO", "TODO"), ("none", "none"), ("n/a", "n/a"),
+                   ("single dash", "-"), ("pointer", "see above"), ("hash", "commit 0123456789ab"),
+                   ("word that fills the place", "xxxx"), ("word for any change", "adapted"),
+                   ("word for any backport", "backported to 6.12")):
     note_case("defect", f"a note with a {shown} as its reason", f"[bob: {why}]")
 note_case("defect", "a note on an empty commit", "[bob: not needed at all]", lambda t: None)
 note_case("defect", "a note on an unrelated change", "[bob: this is better]", put("debian/x", "x\n"))
@@ -810,6 +838,13 @@ note_case("defect", "a note about another file only", "[bob: other.c lacks the i
 note_case("defect", "a note by somebody who signed nothing", "[eve: larger for the first silicon]")
 note_case("honest", "a note about the file", "[bob: foo.c has slower silicon]")
 note_case("honest", "a note by initials and a name", "[bbackporter: slower silicon]")
+for who in ("bb", "BB", "bp", "bob"):
+    note_case("honest", f"a note by {who}", f"[{who}: slower silicon]")
+for who in ("ob", "b", "eb", "bbq"):
+    note_case("defect", f"a note by {who}", f"[{who}: slower silicon]")
+for told in ("s/foo_new/foo_old/", "see foo_reset: no such field", "may hang without it",
+             "drivers/foo has no such call"):
+    note_case("honest", f"a note that says {told}", f"[bob: {told}]")
 
 
 @case("defect", "a pick that nobody here signed, beside one that is")
@@ -849,6 +884,46 @@ def _(b: Branch) -> Want:
     b.commit(message('Reapply "foo: Wait longer"', f"This reverts commit {undo}.", signed=(BOB,)),
              sub(C, "FOO_TIMEOUT_US\t100\n", "FOO_TIMEOUT_US\t1000\n"))
     return Want([MATCH, "N/A", "N/A"])
+
+
+@case("honest", "a pick that was reverted by its subject, and picked again")
+def _(b: Branch) -> Want:
+    back = sub(C, "FOO_TIMEOUT_US\t1000\n", "FOO_TIMEOUT_US\t100\n")
+    b.pick("const")
+    b.commit(message('Revert "foo: Wait longer"', "It broke.", signed=(BOB,)), back)
+    b.pick("const")
+    return Want([MATCH, "N/A", MATCH])
+
+
+@case("defect", "a pick that was reverted and reapplied, and picked again")
+def _(b: Branch) -> Want:
+    back = sub(C, "FOO_TIMEOUT_US\t1000\n", "FOO_TIMEOUT_US\t100\n")
+    first = b.pick("const")
+    undo = b.commit(message('Revert "foo: Wait longer"', f"This reverts commit {first}.", signed=(BOB,)),
+                    back)
+    b.commit(message('Reapply "foo: Wait longer"', f"This reverts commit {undo}.", signed=(BOB,)),
+             b.world.ups["const"].edit)
+    b.pick("const", lambda t: None)
+    return Want([MATCH, "N/A", "N/A", "MISMATCH"], ["MISMATCH", "duplicate"], code=1)
+
+
+for subject_of_it in ('UBUNTU: SAUCE: Revert "foo: Wait longer"', 'foo: Revert "foo: Wait longer"',
+                      'revert "foo: Wait longer"', "Revert “foo: Wait longer”",
+                      'Back out "foo: Wait longer"'):
+    @case("honest", f"a revert written {subject_of_it}")
+    def _(b: Branch, subject: str = subject_of_it) -> Want:
+        b.pick("const")
+        b.commit(message(subject, "It broke.", signed=(BOB,)),
+                 sub(C, "FOO_TIMEOUT_US\t1000\n", "FOO_TIMEOUT_US\t100\n"))
+        return Want([MATCH, "N/A"])
+
+
+@case("honest", "a revert of a SAUCE commit")
+def _(b: Branch) -> Want:
+    own = b.commit(message("UBUNTU: SAUCE: foo: Ours", signed=(BOB,)), put("debian/x", "x\n"))
+    b.commit(message('Revert "UBUNTU: SAUCE: foo: Ours"', f"This reverts commit {own}.", signed=(BOB,)),
+             drop("debian/x"))
+    return Want(["N/A", "N/A"])
 
 
 @case("honest", "a release commit, exempted")
