@@ -15,7 +15,7 @@ from .judging import Judge, left_out, merges
 from .pairing import Pairing
 from .patches import Patch, of_commit
 from .render import BAD, DOUBT, GOOD, PLAIN, Cell, Finding, Report, progress
-from .rows import FINE, MISSING, NA, NOTED, REMEDY, REORDERED, Row
+from .rows import FETCH_FAILED, FINE, MISSING, NA, NOTED, REMEDY, REORDERED, Row
 from .series import Posted, Series, by_subject, carried
 
 COLUMNS = ("Local", "Referenced upstream / Patch subject", "Patch-ID", "Subject", "SoB chain")
@@ -172,32 +172,38 @@ class Digest:
 
     def unclaimed(self) -> None:
         """Commits that claim no origin, and whose change upstream has."""
-        git = self.reference
+        mine = {r.local.commit.oid for r in self.rows if r.local and r.local.commit}
         for r in self.rows:
-            p = r.local
-            if not git or not self.git or not p or not p.commit or r.up or not p.changes() \
-                    or r.kind not in ("sauce", "ubuntu"):
-                continue
-            tips = git.mainline_tips(self.mainline, self.alone, tags=True)
-            mine = {q.local.commit.oid for q in self.rows if q.local and q.local.commit}
-            out = git.run("log", "--format=%H", "-n", str(NEAR + len(mine)), "--no-merges", "--stdin",
-                          stdin="\n".join([*tips, "--", *(f":(top,literal){f.path()}" for f in p.changes())])
-                          .encode("utf-8", "surrogateescape") + b"\n").decode().split()
-            near = [o for o in out if o not in mine]
-            ids = patch_ids([(git, near), (self.git, [p.commit.oid])])
-            git.load_commits(near)
-            for o in near:
-                if msg.SAUCE.match(git.commit(o).message) or msg.UBUNTU.match(git.commit(o).message):
-                    continue                            # another branch's
-                same = msg.bare(git.commit(o).message.split("\n")[0]) == msg.bare(p.subject)
-                equal = ids.get(o, "") == ids.get(p.commit.oid) or (
-                    same and compare(of_commit(git, o), p).status in (MATCH, CONTEXT))
-                if equal or (same and not msg.notes(p.message)):
-                    what = "this change" if equal else "a commit of this subject"
-                    r.add("unclaimed", f"upstream has {what} as {o[:12]}: the message does not say so",
-                          "name it: `(cherry picked from commit HASH)`"
-                          + ("" if equal else ", or say in a `[name: why]` line that it is another"))
-                    break
+            try:
+                if r.local and r.kind in ("sauce", "ubuntu") and not r.up and r.status != FETCH_FAILED:
+                    self.claim(r, r.local, mine)
+            except FetchFailed as e:
+                r.fetch_failed(e)
+
+    def claim(self, r: Row, p: Patch, mine: set[str]) -> None:
+        """Name what upstream has of a commit; `mine`: the branch's, which may be in its history too."""
+        git = self.reference
+        if not git or not self.git or not p.commit or not p.changes():
+            return
+        tips = git.mainline_tips(self.mainline, self.alone, tags=True)
+        out = git.run("log", "--format=%H", "-n", str(NEAR + len(mine)), "--no-merges", "--stdin",
+                      stdin="\n".join([*tips, "--", *(f":(top,literal){f.path()}" for f in p.changes())])
+                      .encode("utf-8", "surrogateescape") + b"\n").decode().split()
+        near = [o for o in out if o not in mine]
+        ids = patch_ids([(git, near), (self.git, [p.commit.oid])])
+        git.load_commits(near)
+        for o in near:
+            if msg.SAUCE.match(git.commit(o).message) or msg.UBUNTU.match(git.commit(o).message):
+                continue                            # another branch's
+            same = msg.bare(git.commit(o).message.split("\n")[0]) == msg.bare(p.subject)
+            equal = ids.get(o, "") == ids.get(p.commit.oid) or (
+                same and compare(of_commit(git, o), p).status in (MATCH, CONTEXT))
+            if equal or (same and not msg.notes(p.message)):
+                what = "this change" if equal else "a commit of this subject"
+                r.add("unclaimed", f"upstream has {what} as {o[:12]}: the message does not say so",
+                      "name it: `(cherry picked from commit HASH)`"
+                      + ("" if equal else ", or say in a `[name: why]` line that it is another"))
+                return
 
     def duplicates(self) -> None:
         """Two commits that come from one patch."""

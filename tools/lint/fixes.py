@@ -338,16 +338,16 @@ class Fixes:
         """Merges that changed more than merging does: what they dropped is in the history all the same."""
         merges = {p.commit.oid: p for p in self.local if p.commit and len(p.commit.parents) > 1}
         two = [oid for oid, p in merges.items() if p.commit and len(p.commit.parents) == 2]
-        try:
-            odd = self.git.odd_merges(two) if two else set()
-        except FetchFailed as e:
-            self.error("fetch-failed", "", f"merges could not be repeated: {e.cause}",
-                       e.next_step or "fetch the missing objects")
-            return
-        for oid in odd | (merges.keys() - set(two)):
-            self.error("merge", f"{oid[:12]} {merges[oid].subject}",
-                       "machine merging its parents gives something else: it may have dropped a fix",
-                       "look at it, or run compare over the branch")
+        odd = self.git.odd_merges(two) if two else {}
+        for oid in odd.keys() | (merges.keys() - set(two)):
+            where = f"{oid[:12]} {merges[oid].subject}"
+            if failed := odd.get(oid):
+                self.error("fetch-failed", where, f"the merge could not be repeated: {failed.cause}",
+                           failed.next_step)
+            else:
+                self.error("merge", where,
+                           "machine merging its parents gives something else: it may have dropped a fix",
+                           "look at it, or run compare over the branch")
 
     def in_force(self, local: str, oid: str = "", subject: str = "", depth: int = 0) -> bool:
         """Whether no commit of the branch's history reverts this one for good: by its hash, or later by its

@@ -32,7 +32,7 @@ NEEDED = 2, 39          # of git
 CACHE_BYTES = 96 << 20
 HEX = re.compile(r"[0-9a-f]{4,64}")
 FETCH_TROUBLE = re.compile(r"could not fetch|promisor|unable to access|could not read from remote|"
-                           r"missing blob|unable to read (?:tree|[0-9a-f]{40})|early EOF", re.I)
+                           r"missing blob|unable to read (?:tree|blob|[0-9a-f]{40})|early EOF", re.I)
 
 
 class Err(Exception):
@@ -533,13 +533,13 @@ class Git:
             pass
         return sorted(tips) or self.tips()
 
-    def odd_merges(self, merges: Sequence[str]) -> set[str]:
-        """Merges whose tree is not what merging the parents by machine gives.
+    def odd_merges(self, merges: Sequence[str]) -> dict[str, FetchFailed | None]:
+        """Merges whose tree is not what merging the parents by machine gives, or that lack what it takes.
 
         They are repeated in an empty repository that only borrows the objects: neither attributes nor merge
         drivers nor configuration, of the branch or of the machine, have a say.
         """
-        odd: set[str] = set()
+        odd: dict[str, FetchFailed | None] = {}
         with tempfile.TemporaryDirectory() as scratch:
             kind = "sha1" if len(merges[0]) == 40 else "sha256"
             run_git("init", "-q", "--bare", "--template=", f"--object-format={kind}", scratch)
@@ -550,14 +550,30 @@ class Git:
                 shutil.copy(os.path.join(self.gitdir, "shallow"), scratch)
             for oid in merges:
                 c = self.commit(oid)
-                status, out = run_git("--git-dir=" + scratch, "merge-tree", "--write-tree", "--no-messages",
-                                      *c.parents, allowed=(0, 1))
-                tree = out.split(b"\n")[0].decode("ascii", "replace")
-                if not re.fullmatch(r"[0-9a-f]{40,64}", tree):
-                    raise GitError(f"git merge-tree printed {tree[:60]!r}", "run it by hand")
-                if status or tree != c.tree:
-                    odd.add(oid)
+                try:
+                    if self.merged(scratch, c.parents) != c.tree:
+                        odd[oid] = None
+                except FetchFailed as e:
+                    odd[oid] = e
         return odd
+
+    def merged(self, scratch: str, parents: Sequence[str]) -> str:
+        """The tree that merging by machine gives, "" for a conflict; a partial clone fetches for it."""
+        asked: set[str] = set()
+        while True:
+            try:
+                status, out = run_git("--git-dir=" + scratch, "merge-tree", "--write-tree", "--no-messages",
+                                      "--allow-unrelated-histories", *parents, allowed=(0, 1))
+            except FetchFailed as e:
+                lacks = re.search(r"unable to read \D*?([0-9a-f]{40,64})", e.cause)
+                if not lacks or lacks[1] in asked or self.fetch([lacks[1]]) == [None]:
+                    raise
+                asked.add(lacks[1])
+                continue
+            tree = out.split(b"\n")[0].decode("ascii", "replace")
+            if not re.fullmatch(r"[0-9a-f]{40,64}", tree):
+                raise GitError(f"git merge-tree printed {tree[:60]!r}", "run it by hand")
+            return "" if status else tree
 
 
 def run_git(*args: str, allowed: Sequence[int] = (0,)) -> tuple[int, bytes]:

@@ -136,12 +136,14 @@ def merges(git: Git, rows: Sequence[Row]) -> None:
     sizes = {row.local.commit.oid: len(row.local.commit.parents) for row in rows if row.local
              and row.local.commit}
     two = [oid for oid, parents in sizes.items() if parents == 2]
-    odd = git.odd_merges(two) if two else set()
+    odd = git.odd_merges(two) if two else {}
     for row in rows:
         oid = row.local.key() if row.local else ""
         if sizes[oid] > 2:
             row.add("merge", "a merge of more than two parents cannot be repeated by machine",
                     "merge one branch after the other")
+        elif failed := odd.get(oid):
+            row.fetch_failed(failed)
         elif oid in odd:
             row.add("merge", "the merge changes more than merging its parents by machine does",
                     "take the change out into a commit of its own, or rebase instead of merging")

@@ -50,6 +50,45 @@ def test_objects_that_cannot_be_fetched(world: World, tmp_path: Path) -> None:
     assert r.kinds() == ["fetch-failed"]
 
 
+@pytest.mark.parametrize("evil", [False, True])
+def test_a_merge_of_unrelated_histories(tmp_path: Path, evil: bool) -> None:
+    r = Repo(tmp_path / "repo")
+    base = r.commit({"a": (FILE, b"1\n")}, message("a: Start", signed=(BOB,)), [])
+    other = r.commit({"b": (FILE, b"1\n")}, message("UBUNTU: SAUCE: b: Start", signed=(BOB,)), [])
+    tip = r.commit({"a": (FILE, b"2\n" if evil else b"1\n"), "b": (FILE, b"1\n")},
+                   message("Merge b", signed=(BOB,)), [base, other])
+    r.ref("heads/master", tip)
+    for verb in ("compare", "fixes"):
+        got = run(verb, "-C", str(r.path), f"{base}..{tip}", env={"XDG_CACHE_HOME": str(tmp_path)})
+        assert got.code == int(evil) and got.kinds() == ["merge"] * evil, got.out + got.err
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_merge_in_a_partial_clone(tmp_path: Path, away: bool) -> None:
+    """What repeating it takes is fetched; where that fails the row says so, and the others are there."""
+    r, home = Repo(tmp_path / "repo"), {"XDG_CACHE_HOME": str(tmp_path)}
+    r.git("config", "uploadpack.allowFilter", "true")
+    r.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    lines = [b"%d\n" % n for n in range(30)]
+    one, two, both_ = ({"a": (FILE, b"".join(lines[n:m]))} for n, m in ((1, 30), (0, 29), (1, 29)))
+    base = r.commit({"a": (FILE, b"".join(lines))}, message("a: Start", signed=(BOB,)), [])
+    sides = [r.commit(tree, message(f"UBUNTU: SAUCE: a: {n}", signed=(BOB,)), [base])
+             for n, tree in enumerate((one, two))]
+    tip = r.commit(both_, message("Merge", signed=(BOB,)), sides)
+    new = {"a": (FILE, b"all new\n")}      # a bare clone has the files of no commit below
+    r.ref("heads/master", r.commit(new, message("UBUNTU: SAUCE: a: New", signed=(BOB,)), [tip]))
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", "--bare", "--filter=blob:none", f"file://{r.path}", str(clone)],
+                   check=True)
+    if away:
+        r.path.rename(tmp_path / "moved")
+    got = run("compare", "-C", str(clone), f"{sides[0]}..{tip}", env=home)
+    assert got.statuses() == ["fetch failed" if away else "N/A"] * 2, got.out + got.err
+    assert got.code == 3 * away
+    got = run("fixes", "-C", str(clone), f"{sides[0]}..{tip}", env=home)
+    assert got.kinds() == ["fetch-failed"] * away and got.code == 3 * away, got.out + got.err
+
+
 # --- how it is called --------------------------------------------------------------------------------
 
 def test_the_folder_alone(world: World, tmp_path: Path) -> None:
