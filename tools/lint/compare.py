@@ -397,12 +397,14 @@ def variants(old: Lines, new: Lines) -> Iterator[list[Edit]]:
 
 
 def alignments(a: Sequence[bytes], b: Sequence[bytes]) -> Iterator[list[tuple[int, int, int]]]:
-    first = blocks(a, b)
-    yield first
-    back = [(len(a) - i - n, len(b) - j - n, n) for i, j, n in blocks(a[::-1], b[::-1])]
-    back.sort()
-    if back != first:
-        yield back
+    seen = []
+    for ends in (True, False):
+        there = blocks(a, b, ends)
+        back = sorted((len(a) - i - n, len(b) - j - n, n) for i, j, n in blocks(a[::-1], b[::-1], ends))
+        for pairs in (there, back):
+            if pairs not in seen:
+                seen.append(pairs)
+                yield pairs
 
 
 def prove(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, placing: Placing) -> tuple[str, str]:

@@ -55,10 +55,17 @@ def split(data: bytes) -> Lines:
     return lines
 
 
-def blocks(a: Sequence[bytes], b: Sequence[bytes]) -> list[tuple[int, int, int]]:
-    """Matching blocks (i, j, n), rising in both: patience, then Myers between the anchors."""
+def blocks(a: Sequence[bytes], b: Sequence[bytes], ends: bool = True) -> list[tuple[int, int, int]]:
+    """Matching blocks (i, j, n), rising in both: patience, then Myers between the anchors.
+
+    `ends`: what the two begin and end with alike is matched first, else their anchors."""
     found: list[tuple[int, int, int]] = []
     todo = [(0, len(a), 0, len(b))]
+    if not ends:
+        first = unique_anchors(a, 0, len(a), b, 0, len(b))
+        found += [(i, j, 1) for i, j in first]
+        todo = [(i0 + 1, i1, j0 + 1, j1)
+                for (i0, j0), (i1, j1) in zip([(-1, -1), *first], [*first, (len(a), len(b))])]
     while todo:
         alo, ahi, blo, bhi = todo.pop()
         n = 0
