@@ -6,14 +6,16 @@ The rule, as lint.rst states it:
 1. The blocks around a place (function, class, node, entry, case, branch, #if) are compared by name,
    outermost first.  Where the names part, neither side's block may exist on the other side as well.
    Comments are no blocks, nor are #if lines around the other side's, which that side lacks.
-2. Where the lines fit at several places, those whose blocks agree best count; of them the place
-   whose neighbours upwards and downwards go on alike for longest must be the branch's, and upstream's own
-   place must likewise be the closest to the branch's.
-3. Where one place fits better upwards and another downwards, nothing decides: a person must look.
+2. Where the lines fit at several places, by a neighbour above or below, those whose blocks agree best
+   count; of them the place whose neighbours upwards and downwards go on alike for longest must be the
+   branch's, and upstream's own place must likewise be the closest to the branch's.
+3. Where one place fits better upwards and another downwards, the line that tells them apart decides which is
+   in the same paragraph or block, while the other is beyond; else a person must look.
 """
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from .diffing import FUNCTIONS, Edit, Heads, Lines
@@ -22,12 +24,13 @@ CONDITION = re.compile(rb"\s*#\s*(if|ifdef|ifndef|elif|else|endif)\b")
 CPP = re.compile(r"\.dtsi?$")
 SECTION = re.compile(rb"\[[^\]]+\]\s*$")
 ALNUM = re.compile(rb"\w")
-HEADING = re.compile(rb"(?:\w.*|\S.*{)(?<!;)\s*$|\bfor\s*\((?:[^()]|\([^()]*\))*;\s*$")
+HEADING = re.compile(rb"(?:\w.*|[^\s},].*{)(?<!;)\s*$|\bfor\s*\((?:[^()]|\([^()]*\))*;\s*$")
 END = re.compile(rb"\s*[]})]")
 NO_BLOCK = re.compile(rb"\s*(?:#(?!.*{\s*$)|/[*/])")      # a directive or a comment
+NOTE = re.compile(rb"\s*(?:/[*/]|#\s)")
 FAR = 400               # lines of agreement beyond which one place is as close as another
 
-Chain = tuple[bytes, ...]
+Chain = tuple[int, ...]         # lines, outermost first
 
 
 def depth(line: bytes) -> int:
@@ -49,13 +52,16 @@ class Scopes:
         self.where: dict[bytes, list[int]] = {}
         for i, text in enumerate(lines):
             self.where.setdefault(text, []).append(i)
-        self.conditions: list[tuple[int, ...]] = []
+        self.sections = [] if self.heads else [i for i, text in enumerate(lines) if SECTION.match(text)]
+        self.chains: dict[Chain, Chain] = {}
+        self.names: dict[int, bytes] = {}
+        self.conditions: list[Chain] = []
         if self.heads or CPP.search(path):
             self.conditions = self.conditional()
 
-    def conditional(self) -> list[tuple[int, ...]]:
+    def conditional(self) -> list[Chain]:
         """For each place the lines of #if, #else and so on that it is below."""
-        now: tuple[int, ...] = ()
+        now: Chain = ()
         out = [now]
         for i, text in enumerate(self.lines):
             if m := CONDITION.match(text):
@@ -72,22 +78,26 @@ class Scopes:
             while t >= 0 and body < place - 1 and b"{" not in self.lines[body]:
                 body += 1
             return t, body
-        for i in range(place - 1, -1, -1):
-            if SECTION.match(self.lines[i]):
-                return i, i
-        return -1, -1
+        k = bisect_left(self.sections, place) - 1
+        return (self.sections[k], self.sections[k]) if k >= 0 else (-1, -1)
 
-    def around(self, place: int, indent: int) -> list[int]:
+    def around(self, place: int, indent: int) -> Chain:
         """The heading lines of the blocks around a line of that indent, outermost first."""
         t, stop = self.top(place)
         if self.heads and t < 0:            # between functions: in a macro, if in anything
             k = place
             while k and self.lines[k - 1].rstrip().endswith(b"\\"):
                 k -= 1
-            return [k] if k < place else []
-        out = []
+            return (k,) if k < place else ()
+        out: Chain = ()
+        passed: list[tuple[Chain, bool]] = []       # the lines on the way up, and which of them are headings
         ended = FAR         # how far the block is indented that ended here, further up than this line
         for i in range(place - 1, stop, -1):
+            known: Chain = (i, stop, indent, ended)
+            if known in self.chains:
+                out = self.chains[known]
+                break
+            passed.append((known, False))
             text, here = self.lines[i], depth(self.lines[i])
             if here >= min(indent, ended + 1) or NO_BLOCK.match(text) or not text.strip():
                 continue
@@ -95,14 +105,25 @@ class Scopes:
             if here == ended and head:
                 ended = here if END.match(text) else FAR
             elif head:
-                out.append(i)
+                passed[-1] = (known, True)
                 indent, ended = here, FAR
             elif END.match(text):
                 ended = here
-        return ([t] if t >= 0 else []) + out[::-1]
+        for known, is_head in reversed(passed):
+            out = self.chains[known] = (*out, known[0]) if is_head else out
+        return (t, *out) if t >= 0 else out
+
+    def blocks(self, place: int, indent: int) -> tuple[Chain, Chain]:
+        """The blocks and the conditions around a line of that indent."""
+        return self.around(place, indent), self.conditions[place] if self.conditions else ()
 
     def name(self, i: int) -> bytes:
         """A heading; an `else` with what it belongs to."""
+        if i not in self.names:
+            self.names[i] = self.named(i)
+        return self.names[i]
+
+    def named(self, i: int) -> bytes:
         name = squeezed(self.lines[i])
         k, level = i, 1
         if re.match(rb"#\s*el", name):          # and a part of an #if with that
@@ -139,8 +160,12 @@ class Placing:
 
     def __init__(self, path: str, up: Lines, local: Lines):
         self.path = path
-        self.texts = up, local
+        same: dict[bytes, bytes] = {}       # equal lines as one object are compared at once
+        self.texts = [same.setdefault(x, x) for x in up], [same.setdefault(x, x) for x in local]
         self.sides: tuple[Scopes, Scopes] | None = None
+        self.anchors: dict[bool, list[tuple[int, int]]] = {}
+        self.verdicts: dict[tuple[Chain, ...], str] = {}
+        self.judged: dict[tuple[Edit, int, int], tuple[str, bool]] = {}
 
     def both(self) -> tuple[Scopes, Scopes]:
         if self.sides is None:
@@ -151,9 +176,11 @@ class Placing:
         """(why an edit stands in the wrong place, whether that is proven); ("", False): all is right."""
         doubt = ""
         for e, (i, j) in zip(cut, places):
-            lines = self.texts[0][e.start:e.end] or list(e.new)
-            indent = next((depth(x) for x in lines if ALNUM.search(x)), 0)
-            why, sure = self.one(e, i, j, indent)
+            if (e, i, j) not in self.judged:
+                lines = self.texts[0][e.start:e.end] or list(e.new)
+                indent = next((depth(x) for x in lines if ALNUM.search(x)), 0)
+                self.judged[e, i, j] = self.one(e, i, j, indent)
+            why, sure = self.judged[e, i, j]
             if sure:
                 return why, True
             doubt = doubt or why
@@ -175,13 +202,19 @@ class Placing:
     def refuted(self, i: int, j: int, indent: int) -> str:
         """Rule 1."""
         up, local = self.both()
-        a, b = up.around(i, indent), local.around(j, indent)
+        key = *up.blocks(i, indent), *local.blocks(j, indent)
+        if key not in self.verdicts:
+            self.verdicts[key] = self.differ(*key)
+        return self.verdicts[key]
+
+    def differ(self, a: Chain, p: Chain, b: Chain, q: Chain) -> str:
+        """Why blocks a in conditions p are not what blocks b in q are here; "": they may be."""
+        up, local = self.both()
         k = shared([up.name(x) for x in a], [local.name(x) for x in b])
         room = up.extent(a[k - 1] if k else -1), local.extent(b[k - 1] if k else -1)
         if why := self.parted(a[k:k + 1], b[k:k + 1], room):
             return why
         if not k or len(a) == len(b) == k:
-            p, q = (list(s.conditions[x]) if s.conditions else [] for s, x in ((up, i), (local, j)))
             n = shared([up.name(x) for x in p], [local.name(x) for x in q])
             if wraps(up, p, local, q) or wraps(local, q, up, p):
                 return ""
@@ -206,24 +239,39 @@ class Placing:
         """Rules 2 and 3: other places of `b` that are as close to place i of `a`."""
         n = e.end - e.start
         own = agreement(a, b, i, j, indent)
-        mine = run(a.lines, b.lines, i, j, n)
-        low, high = window(a, b, i, j, n)
+        slides = reach(b.lines, e, j)
         doubt = ""
-        # Where nothing has a name, a paragraph may end in another one's last line.
-        for r in candidates(a, b, i, n, not a.heads and not a.around(i, indent)):
-            if r == j or not low < r < high or same_outcome(b.lines, e, j, r):
+        for r, fits in candidates(a, b, i, n, *self.window(back, i, j, n)):
+            if r == j or same_outcome(b.lines, e, j, r, slides):
                 continue
-            if self.refuted(*((r, i) if back else (i, r)), indent):
+            closer = nearer(a, b, (i, j, r), e, indent)
+            if own[2] and (closer < 0 or doubt and not closer):
                 continue
-            theirs, rank = run(a.lines, b.lines, i, r, n), agreement(a, b, i, r, indent)
-            if rank < own:
+            rank = agreement(a, b, i, r, indent)
+            alike = own[2] or rank > own or b.blocks(r, indent) == b.blocks(j, indent)
+            if rank < own or not (fits or alike) or self.refuted(*((r, i) if back else (i, r)), indent):
                 continue
             where = f"{self.path}: it also fits at line {r + 1} {'upstream' if back else 'here'}, "
-            if rank > own or (own[2] and theirs[0] >= mine[0] and theirs[1] >= mine[1] and theirs != mine):
+            if fits and rank > own or alike and closer > 0:
                 return where + f"which is closer to line {i + 1}", True
-            if not own[2] or theirs[0] > mine[0] or theirs[1] > mine[1] or theirs == mine:
+            if not alike or closer == 0 and (fits or twins(a, b, (i, j, r), n)):
                 doubt = where + "and nothing decides between the two"
         return doubt, False
+
+    def window(self, back: bool, i: int, j: int, n: int) -> tuple[int, int]:
+        """The nearest lines above and below that both files have once, as lines of the second."""
+        if back not in self.anchors:
+            up, local = self.both()
+            a, b = (local, up) if back else (up, local)
+            once = [(at[0], b.where[text][0]) for text, at in a.where.items()
+                    if len(at) == 1 and len(b.where.get(text, ())) == 1]
+            self.anchors[back] = sorted(once)
+        anchors = self.anchors[back]
+        k = bisect_left(anchors, (i, 0))
+        low = next((m for _, m in reversed(anchors[:k]) if m < j), -1)
+        k = bisect_left(anchors, (i + n, 0))
+        high = next((m for _, m in anchors[k:] if m >= j + n), len(self.texts[not back]))
+        return low, high
 
 
 def wraps(a: Scopes, outer: Sequence[int], b: Scopes, inner: Sequence[int]) -> bool:
@@ -248,53 +296,119 @@ def shared(a: Sequence[bytes], b: Sequence[bytes]) -> int:
 
 def agreement(a: Scopes, b: Scopes, i: int, j: int, indent: int) -> tuple[int, int, bool]:
     """How well the blocks around two places agree by name, and whether in full."""
-    x, y = ([s.name(k) for k in s.around(at, indent)] for s, at in ((a, i), (b, j)))
-    p, q = ([s.name(k) for k in s.conditions[at]] if s.conditions else [] for s, at in ((a, i), (b, j)))
+    (x, p), (y, q) = ([[s.name(k) for k in part] for part in s.blocks(at, indent)]
+                      for s, at in ((a, i), (b, j)))
     return shared(x, y), shared(p, q), (x, p) == (y, q)
 
 
 def run(a: Lines, b: Lines, i: int, j: int, n: int) -> tuple[int, int]:
     """How many lines above and below two places are alike."""
     u = d = 0
-    while u < FAR and i - u > 0 and j - u > 0 and a[i - u - 1] == b[j - u - 1]:
-        u += 1
-    while d < FAR and i + n + d < len(a) and j + n + d < len(b) and a[i + n + d] == b[j + n + d]:
-        d += 1
-    return u, d
+    for step in (FAR, 64, 8, 1):
+        while u < FAR and u + step <= min(i, j) and a[i - u - step:i - u] == b[j - u - step:j - u]:
+            u += step
+        x, y = i + n, j + n
+        while d < FAR and x + d + step <= len(a) and y + d + step <= len(b) \
+                and a[x + d:x + d + step] == b[y + d:y + d + step]:
+            d += step
+    return u + (u == i == j), d + (i + n + d == len(a) and j + n + d == len(b))     # and the file's ends
 
 
-def window(a: Scopes, b: Scopes, i: int, j: int, n: int) -> tuple[int, int]:
-    """The nearest lines above and below that both files have once, as lines of the second."""
-    def image(k: int) -> int:
-        twin = b.where.get(a.lines[k], [])
-        return twin[0] if len(twin) == 1 and len(a.where[a.lines[k]]) == 1 else -1
-    low = next((m for k in range(i - 1, -1, -1) if 0 <= (m := image(k)) < j), -1)
-    high = next((m for k in range(i + n, len(a.lines)) if (m := image(k)) >= j + n), len(b.lines) + 1)
-    return low, high
+def twins(a: Scopes, b: Scopes, places: tuple[int, int, int], n: int) -> bool:
+    """Whether the first place's nearest line that says something, above or below, is next to both others."""
+    i, j, r = places
+    above, below = (min(x, y) for x, y in zip(run(a.lines, b.lines, i, j, n), run(a.lines, b.lines, i, r, n)))
+    return any(map(ALNUM.search, a.lines[i - above:i] + a.lines[i + n:i + n + below]))
 
 
-def candidates(a: Scopes, b: Scopes, i: int, n: int, bare: bool) -> list[int]:
-    """Where else an edit of the lines [i, i + n) fits: what it removes, or both its neighbours.
+def nearer(a: Scopes, b: Scopes, places: tuple[int, int, int], e: Edit, indent: int) -> int:
+    """Which of two places agrees better with the first one: 1 the last, -1 the second, 0: nothing decides.
 
-    `bare`: at the end of a paragraph the one above will do."""
-    start, end = i, i + n
-    if not n:               # as far as the next lines that say anything
-        while start > 0 and (start == i or not ALNUM.search(a.lines[start])):
-            start -= 1
-        below = not (bare and i and not ALNUM.search(a.lines[i - 1]))
-        while below and end < len(a.lines) and (end == i or not (bare or ALNUM.search(a.lines[end - 1]))):
-            end += 1
-        if start == i or end == i and below:        # the file's first or last line
-            return []
-    want = a.lines[start:end]
+    Where one does upwards and the other downwards, the nearer of the two lines that tell them apart
+    counts, by the blocks and paragraphs in between, if it is in the same paragraph.  Where nothing has
+    a name, a new paragraph is not one with its neighbours."""
+    (i, j, r), n = places, e.end - e.start
+    mine, theirs = run(a.lines, b.lines, i, j, n), run(a.lines, b.lines, i, r, n)
+    above, below = ((x > y) - (x < y) for x, y in zip(theirs, mine))
+    if above * below >= 0:
+        return above or below
+    ways, bare = [], not a.heads and not a.around(i, indent)
+    for k, better in enumerate((above, below)):
+        far, edge = min(mine[k], theirs[k]) + 1, (e.new or a.lines[i:i + n])[-k]
+        ways.append(max(crossed(lines[at + n:at + n + far] if k else lines[max(at - far, 0):at][::-1],
+                                indent, not k, bare and not edge.strip())
+                        for lines, at in ((a.lines, i), (b.lines, j if better > 0 else r))))
+    if ways[0] == ways[1] or min(ways)[1]:
+        return 0
+    return above if ways[0] < ways[1] else below
+
+
+def crossed(lines: Lines, indent: int, up: bool, blank: bool) -> tuple[int, int, bool]:
+    """How many blocks one leaves and paragraphs one passes along these lines, and whether one enters a block.
+
+    `blank`: they start next to a blank line.  A heading or a comment above, a bracket below and a blank
+    line are the last ones of what they belong to."""
+    left = passed = 0
+    entered = ended = note = False
+    for text in lines:
+        was, note = note, bool(NOTE.match(text))
+        left += ended
+        passed += blank or (was if up else note) and was != note
+        blank = not text.strip()
+        here = indent if blank or NO_BLOCK.match(text) else depth(text)
+        ended = here < indent and (up or bool(END.match(text)))
+        left += here < indent and not ended
+        entered = entered or here > indent
+        indent = min(here, indent)
+    return left, passed, entered
+
+
+def candidates(a: Scopes, b: Scopes, i: int, n: int, low: int, high: int) -> list[tuple[int, bool]]:
+    """Where between two lines an edit of the lines [i, i + n) fits, too: what it removes, or its neighbours;
+    and whether not only one of these."""
+    if n:
+        return [(r, True) for r in found(b, a.lines[i:i + n], 0, low, high - n)]
+    start, end = i, i           # as far as the next lines that say anything
+    while start > 0 and (start == i or not ALNUM.search(a.lines[start])):
+        start -= 1
+    while end < len(a.lines) and (end == i or not ALNUM.search(a.lines[end - 1])):
+        end += 1
+    above = found(b, a.lines[start:i], i - start, low, high) if start < i else []
+    below = found(b, a.lines[i:end], 0, low, high) if i < end else []
+    both = set(above) & set(below)
+    return [(r, r in both) for r in sorted({*above, *below})]
+
+
+def found(b: Scopes, want: Lines, shift: int, low: int, high: int) -> list[int]:
+    """The places between two lines that are `shift` lines below the start of these lines."""
     key = min(range(len(want)), key=lambda k: len(b.where.get(want[k], ())))
-    return [s + i - start for at in b.where.get(want[key], ()) if (s := at - key) >= 0
-            and b.lines[s:s + len(want)] == want]
+    at = b.where.get(want[key], [])
+    first, last = (bisect_left(at, x + key - shift) for x in (low + 1, high + 1))
+    return [x - key + shift for x in at[first:last]
+            if x >= key and b.lines[x - key:x - key + len(want)] == want]
 
 
-def same_outcome(lines: Lines, e: Edit, j: int, r: int) -> bool:
+def reach(lines: Lines, e: Edit, j: int) -> tuple[int, int]:
+    """How far up and down an insertion or a deletion at a place can slide."""
+    n = e.end - e.start
+    body = list(e.new) or lines[j:j + n]
+    up, down = j, j + n
+    while up > 0 and not (n and e.new) and lines[up - 1] == body[(up - 1 - j) % len(body)]:
+        up -= 1
+    while down < len(lines) and not (n and e.new) and lines[down] == body[(down - j - n) % len(body)]:
+        down += 1
+    return up, down - n
+
+
+def same_outcome(lines: Lines, e: Edit, j: int, r: int, slide: tuple[int, int]) -> bool:
     """Whether an edit at either of two places gives the same file."""
     n = e.end - e.start
+    body = list(e.new) or lines[j:j + n]
+    k = (r - j) % len(body)
+    if not (n and e.new):
+        return slide[0] <= r <= slide[1] and body[k:] + body[:k] == body
     lo, hi = min(j, r), max(j, r) + n
+    if e.new[0] != lines[lo]:
+        return False
     one, two = ([*lines[lo:p], *e.new, *lines[p + n:hi]] for p in (j, r))
     return one == two

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ class Want:
     says: str = ""                          # in the findings' text
     args: tuple[str, ...] = ()
     local: str = ""                         # instead of the branch's range
+    seconds: float = 0                      # how long it may take
 
 
 CASES: dict[str, tuple[str, Callable[[Branch], Want]]] = {}
@@ -983,22 +985,23 @@ BLOCKS: dict[str, tuple[str, str, str, str, str, str]] = {
 }
 
 
-def of_blocks(kind: str, names: str, changed: str = "") -> Tree:
+def of_blocks(kind: str, names: str, changed: str = "", top: bool = False) -> Tree:
     """A file with blocks of these names; those of `changed` have the change."""
-    path, above, block, below, after, added = BLOCKS[kind]
-    more = block.replace(after, after + added)
+    path, above, block, below, after, added = (BLOCKS | GROUPS)[kind]
+    more = block.replace(after, after + added) if after else added + block
     body = "".join((more if n in changed.split() else block).replace("NAME", n) for n in names.split())
-    return {path: (FILE, (above + body + below).encode())}
+    own = "" if not top else "/* own */\n" if path[-2:] in (".c", ".h") or path == "a.dts" else "# own\n"
+    return {path: (FILE, (own + above + body + below).encode())}
 
 
-def twin_case(truth: str, what: str, kind: str, up: str, local: str, at: str, status: str, where: str = "vf"
-              ) -> None:
+def twin_case(truth: str, what: str, kind: str, up: str, local: str, at: str, status: str, where: str = "vf",
+              top: bool = False) -> None:
     @case(truth, f"{what}: {kind}")
     def build(b: Branch) -> Want:
         bad = [] if status == "fine" else [status]
         return Want([status], bad, code=len(bad), local=pair_of(
             b, of_blocks(kind, up), of_blocks(kind, up, where),
-            of_blocks(kind, local), of_blocks(kind, local, at)))
+            of_blocks(kind, local, "", top), of_blocks(kind, local, at, top)))
 
 
 for block in BLOCKS:
@@ -1010,6 +1013,154 @@ for block in BLOCKS:
     twin_case("honest", "the right one beside a twin below", block, "vf", "vf own", "vf", "fine")
     twin_case("honest", "the right one beside a twin above", block, "vf", "own vf", "vf", "fine")
     twin_case("honest", "a twin that the branch renamed", block, "pf vf", "pf vf2", "vf2", "fine")
+    twin_case("honest", "between two twins of the branch's own", block, "vf", "own1 vf own2", "vf", "fine")
+    twin_case("honest", "a twin below, and a line of its own at the top", block, "vf", "vf own", "vf", "fine",
+              top=True)
+    twin_case("defect", "the same, in the twin", block, "vf", "vf own", "own", "MISMATCH", top=True)
+
+
+# Groups of lines that only a line inside them tells apart: what they begin with is no name, or the same one.
+GROUPS: dict[str, tuple[str, str, str, str, str, str]] = {
+    "C statements, end": ("a.c", "int probe(void)\n{\n", "\tset(NAME);\n\tget();\n\tput();\n\n",
+                          "\treturn 0;\n}\n", "\tput();\n", "\tmore();\n"),
+    "C statements, start": ("a.c", "int probe(void)\n{\n\n", "\tget();\n\tput();\n\tset(NAME);\n\n",
+                            "\treturn 0;\n}\n", "", "\tmore();\n"),
+    "C statements without blank lines": ("a.c", "int probe(void)\n{\n", "\tset(NAME);\n\tget();\n\tput();\n",
+                                         "\treturn 0;\n}\n", "\tput();\n", "\tmore();\n"),
+    "C if with the name before it": ("a.c", "int probe(void)\n{\n\tint ret;\n\n",
+                                     "\tret = set(NAME);\n\tif (ret)\n\t\treturn ret;\n\n",
+                                     "\treturn 0;\n}\n", "\t\treturn ret;\n", "\tmore();\n"),
+    "C nested loop": ("a.c", "int probe(void)\n{\n",
+                      "\tx = NAME;\n\tfor (i = 0; i < n; i++) {\n\t\tget(x);\n\t\tput(x);\n\t}\n\n",
+                      "\treturn 0;\n}\n", "\t\tput(x);\n", "\t\tmore(x);\n"),
+    "C entry one field": ("a.c", "static const struct t t[] = {\n",
+                          "\t{\n\t\t.id = NAME,\n\t\t.get = get,\n\t},\n", "\t{ }\n};\n",
+                          "\t\t.get = get,\n", "\t\t.put = put,\n"),
+    "C entry, braces joined": ("a.c", "static const struct t t[] = {\n\t{\n",
+                               "\t\t.id = NAME,\n\t\t.get = get,\n\t}, {\n", "\t}\n};\n",
+                               "\t\t.get = get,\n", "\t\t.put = put,\n"),
+    "C entry, named by the last field": ("a.c", "static const struct t t[] = {\n",
+                                         "\t{\n\t\t.get = get,\n\t\t.put = put,\n\t\t.id = NAME,\n\t},\n",
+                                         "\t{ }\n};\n", "\t\t.get = get,\n", "\t\t.more = more,\n"),
+    "C macro calls": ("a.c", "static const struct reg regs[] = {\n",
+                      "\tREGS(NAME),\n\tREG(1),\n\tREG(2),\n\n", "\tEND\n};\n", "\tREG(2),\n",
+                      "\tREG(3),\n"),
+    "C comment above lines": ("a.c", "static const struct reg regs[] = {\n",
+                              "\t/* NAME */\n\tREG(1),\n\tREG(2),\n", "\tEND\n};\n", "\tREG(2),\n",
+                              "\tREG(3),\n"),
+    "C enum": ("a.h", "#ifndef A\n#define A\n", "enum {\n\tNAME,\n\tGET,\n\tPUT,\n};\n\n", "#endif\n",
+               "\tPUT,\n", "\tMORE,\n"),
+    "C defines": ("a.h", "#ifndef A\n#define A\n\n", "/* NAME */\n#define GET\t1\n#define PUT\t2\n\n",
+                  "#endif\n", "#define PUT\t2\n", "#define MORE\t3\n"),
+    "C GNU heading": ("a.c", "#include <a.h>\n\n",
+                      "static int\nNAME_setup(void)\n{\n\tget();\n\tput();\n}\n\n", "MODULE(a);\n",
+                      "\tput();\n", "\tmore();\n"),
+    "C heading, later line": ("a.c", "#include <a.h>\n\n",
+                              "static int setup(struct a *a,\n\t\t struct NAME *n)\n{\n\tget();\n"
+                              "\tput();\n}\n\n", "MODULE(a);\n", "\tput();\n", "\tmore();\n"),
+    "C++ template": ("a.cc", "#include <a.h>\n\n",
+                     "template <>\nint setup<NAME>(int a) {\n  get();\n  put();\n}\n\n", "int z;\n",
+                     "  put();\n", "  more();\n"),
+    "Go table": ("a.go", "package a\n\nvar t = []T{\n",
+                 "\t{\n\t\tname: \"NAME\",\n\t\tget:  1,\n\t\tput:  2,\n\t},\n", "}\n\nfunc x() {\n}\n",
+                 "\t\tput:  2,\n", "\t\tmore: 3,\n"),
+    "Go statements": ("a.go", "package a\n\nfunc x() error {\n",
+                      "\tset(NAME)\n\tif err := get(); err != nil {\n\t\treturn err\n\t}\n\n",
+                      "\treturn nil\n}\n", "\t\treturn err\n\t}\n", "\tmore()\n"),
+    "Go receiver": ("a.go", "package a\n\n",
+                    "func (s *NAME) Get() int {\n\tget()\n\tput()\n\treturn 0\n}\n\n", "var z int\n",
+                    "\tput()\n", "\tmore()\n"),
+    "Go cases": ("a.go", "package a\n\nfunc x(y any) {\n\tswitch y.(type) {\n",
+                 "\tcase NAME:\n\t\tget()\n\t\tput()\n", "\t}\n}\n", "\t\tput()\n", "\t\tmore()\n"),
+    "Python statements": ("a.py", "def a():\n", "    set(NAME)\n    get()\n    put()\n\n", "    return 0\n",
+                          "    put()\n", "    more()\n"),
+    "Python dicts": ("a.py", "T = [\n", "    {\n        'id': 'NAME',\n        'get': 1,\n    },\n", "]\n",
+                     "        'get': 1,\n", "        'more': 3,\n"),
+    "Python calls": ("a.py", "T = [\n", "    dict(id='NAME',\n         get=1,\n         put=2),\n", "]\n",
+                     "         get=1,\n", "         more=3,\n"),
+    "Python with": ("a.py", "def a():\n", "    x = NAME\n    with get(x):\n        put(x)\n\n",
+                    "    return 0\n", "        put(x)\n", "        more(x)\n"),
+    "YAML list": ("a.yaml", "items:\n", "  - name: NAME\n    get: 1\n    put: 2\n", "end: 1\n",
+                  "    put: 2\n", "    more: 3\n"),
+    "YAML list, name last": ("a.yaml", "items:\n", "  - get: 1\n    put: 2\n    name: NAME\n", "end: 1\n",
+                             "    put: 2\n", "    more: 3\n"),
+    "YAML steps": ("a.yaml", "jobs:\n  a:\n    steps:\n",
+                   "      - uses: NAME\n        with:\n          get: 1\n          put: 2\n",
+                   "      - run: end\n", "          put: 2\n", "          more: 3\n"),
+    "JSON list": ("a.json", "[\n", "  {\n    \"id\": \"NAME\",\n    \"get\": 1,\n    \"put\": 2\n  },\n",
+                  "  {}\n]\n", "    \"get\": 1,\n", "    \"more\": 3,\n"),
+    "JSON nested": ("a.json", "{\n  \"a\": [\n",
+                    "    {\n      \"id\": \"NAME\",\n      \"sub\": {\n        \"get\": 1,\n"
+                    "        \"put\": 2,\n      },\n    },\n", "    {}\n  ]\n}\n", "        \"put\": 2,\n",
+                    "        \"more\": 3,\n"),
+    "DTS nodes of one name": ("a.dts", "/dts-v1/;\n\n/ {\n",
+                              "\tport {\n\t\tlabel = \"NAME\";\n\t\treg = <0>;\n\t};\n\n", "};\n",
+                              "\t\treg = <0>;\n", "\t\tmore;\n"),
+    "DTS child": ("a.dts", "/dts-v1/;\n\n/ {\n",
+                  "\tNAME: codec {\n\t\tport {\n\t\t\treg = <0>;\n\t\t\tlink = <1>;\n\t\t};\n\t};\n\n",
+                  "};\n", "\t\t\tlink = <1>;\n", "\t\t\tmore;\n"),
+    "DTS property lines": ("a.dts", "/dts-v1/;\n\n/ {\n\tpins {\n",
+                           "\t\tNAME =\n\t\t\t<1>,\n\t\t\t<2>,\n\t\t\t<0>;\n", "\t};\n};\n", "\t\t\t<2>,\n",
+                           "\t\t\t<3>,\n"),
+    "Kconfig depends": ("Kconfig", "menu \"A\"\n\n", "config NAME\n\tbool \"Yes\"\n\tdepends on OF\n\n",
+                        "endmenu\n", "\tdepends on OF\n", "\tselect MORE\n"),
+    "Kconfig help": ("Kconfig", "menu \"A\"\n\n", "config NAME\n\tbool \"Yes\"\n\thelp\n\t  It is.\n\n",
+                     "endmenu\n", "\t  It is.\n", "\t  It does.\n"),
+    "Kconfig choice": ("Kconfig", "menu \"A\"\n\n",
+                       "choice\n\tprompt \"NAME\"\n\tdefault A\n\nconfig SHARED\n\tbool \"S\"\n\n"
+                       "endchoice\n\n", "endmenu\n", "\tbool \"S\"\n", "\tselect MORE\n"),
+    "Makefile rules": ("Makefile", "all:\n\n", "NAME: x\n\tget\n\tput\n\n", "end:\n", "\tput\n", "\tmore\n"),
+    "Makefile lists": ("Makefile", "all:\n\n", "NAME-y := a.o \\\n\tb.o \\\n\tc.o\n\n", "end:\n",
+                       "\tb.o \\\n", "\tmore.o \\\n"),
+    "Makefile lines": ("Makefile", "all:\n\n", "obj-$(NAME) += a.o\nobj-y += b.o\n\n", "end:\n",
+                       "obj-y += b.o\n", "obj-y += more.o\n"),
+    "shell statements": ("a.sh", "#!/bin/sh\n\n", "x=NAME\nget $x\nput $x\n\n", "end\n", "put $x\n",
+                         "more $x\n"),
+    "TOML": ("a.toml", "[a]\nb = 1\n\n", "[[item]]\nname = \"NAME\"\nget = 1\n\n", "[end]\n", "get = 1\n",
+             "put = 2\n"),
+    "Rust match": ("a.rs", "fn a(x: X) {\n    match x {\n",
+                   "        NAME => {\n            get();\n            put();\n        }\n",
+                   "        _ => (),\n    }\n}\n", "            put();\n", "            more();\n"),
+    "text": ("a.txt", "Title\n\n", "Part NAME\nIt gets.\nIt puts.\n\n", "End\n", "It puts.\n",
+             "It does more.\n"),
+}
+# What upstream has, what the branch has, and where that has the change; upstream has it in vf.
+MISPLACED = [("vf", "vf own", "own"), ("vf", "own vf", "own"), ("pf vf", "pf", "pf"), ("vf pf", "pf", "pf"),
+             ("pf vf", "pf vf own", "own"), ("pf vf", "own pf vf", "own"), ("pf vf", "pf own vf", "own"),
+             ("pf vf", "pf vf", "pf"), ("vf pf", "vf pf", "pf"), ("vf pf xf", "pf xf", "pf"),
+             ("pf vf xf", "pf xf", "xf")]
+PLACED = [("pf vf", "pf vf", "vf"), ("vf", "vf own", "vf"), ("vf", "own vf", "vf"),
+          ("pf vf", "pf own vf", "vf"), ("pf vf", "pf vf2", "vf2"), ("vf pf", "vf2 pf", "vf2"),
+          ("pf vf xf", "vf xf", "vf"), ("pf vf xf", "pf vf", "vf"), ("vf", "own1 vf own2", "vf")]
+
+
+def group_case(truth: str, kind: str, ways: list[tuple[str, str, str]], status: str) -> None:
+    @case(truth, f"{'the wrong' if status == 'red' else 'the right'} one of equal groups: {kind}")
+    def build(b: Branch) -> Want:
+        w = b.world
+        trees: dict[str, Tree] = {}
+        for k, (up, local, at) in enumerate(ways):
+            for side, names, changed in (("up", up, ""), ("up1", up, "vf"),
+                                         ("lo", local, ""), ("lo1", local, at)):
+                (path, data), = of_blocks(kind, names, changed).items()
+                trees.setdefault(side, {})[f"{k}/{path}"] = data
+        now, tip = dict(trees["up"]), w.up.commit(trees["up"], message("bar: Start"), [w.tip])
+        c = w.branch(trees["lo"])
+        for path in trees["up1"]:
+            now[path] = trees["up1"][path]
+            tip = w.up.commit(now, message(f"bar: Change {path}"), [tip])
+            c.commit(message(f"bar: Change {path}")
+                     + f"(cherry picked from commit {tip})\nSigned-off-by: {BOB}\n",
+                     lambda t, path=path: t.update({path: trees["lo1"][path]}))     # type: ignore[misc]
+        w.up.ref(f"tags/v{len(w.up.trees)}", tip)
+        bad = [status] if status == "red" else []
+        return Want([status] * len(ways), bad, code=int(bool(bad)), local=c.range())
+
+
+for kind in GROUPS:
+    group_case("defect", kind, MISPLACED, "red")
+    if kind not in ("C statements without blank lines", "Kconfig choice"):      # nothing says where these end
+        group_case("honest", kind, PLACED, "fine")
 
 
 # Blocks without a name that anything knows: a paragraph, with the change at its end.
@@ -1036,7 +1187,7 @@ def paragraph_case(truth: str, what: str, kind: str, local: str, at: str, status
 
 
 for kind in PARAGRAPHS:
-    paragraph_case("defect", "the end of a twin paragraph below", kind, "1 9", "9", "ask a person")
+    paragraph_case("defect", "the end of a twin paragraph below", kind, "1 9", "9", "red")
     paragraph_case("defect", "the end of a twin paragraph above", kind, "9 1", "9", "MISMATCH")
     paragraph_case("honest", "the end of the right paragraph", kind, "9 1", "1", "fine")
 
@@ -1130,6 +1281,26 @@ def _(b: Branch) -> Want:
     return Want(["context"], local=pair_of(b, stubs("one", "two", "three"),
                                            stubs("one", "two", "three", "new"), stubs("one", "two"),
                                            stubs("one", "two", "new")))
+
+
+@case("honest", "a case below cases that differ")
+def _(b: Branch) -> Want:
+    def cases(*names: str) -> str:
+        return ("int a(int x)\n{\n\tswitch (x) {\n"
+                + "".join(f"\tcase {n}:\n\t\tget();\n\t\tbreak;\n" for n in names)
+                + "\tdefault:\n\t\treturn 1;\n\t}\n\treturn 0;\n}\n")
+    return Want(["fine"], local=of_file(b, "a.c", cases("A", "B", "C"), cases("A", "B", "C", "NEW"),
+                                        cases("A", "B"), cases("A", "B", "NEW")))
+
+
+@case("defect", "a line in a long table of equal ones")
+def _(b: Branch) -> Want:
+    start, line, new, end = "static int a[] = {\n", "\tREG(1),\n" * 2000, "\tREG(2),\n", "};\n"
+    want = Want(["ask a person"], ["ask a person"], code=1, seconds=8)
+    want.local = of_file(b, "a.c", start + line * 2 + end, start + line + new + line + end,
+                         "/* own */\n" + start + line * 2 + end,
+                         "/* own */\n" + start + line + new + line + end)
+    return want
 
 
 @case("defect", "the change in an unrelated file")
@@ -1557,18 +1728,24 @@ def test_case(world: World, name: str) -> None:
     kind, build = CASES[name]
     b = world.branch()
     want = build(b)
+    begin = time.monotonic()
     r = run("compare", "-C", str(world.local.path), "--reference", str(world.up.path), *want.args,
             want.local or b.range())
     assert r.data, r.err
+    assert not want.seconds or time.monotonic() - begin < want.seconds
     got = r.statuses()
     if "fine" in want.status:               # either will do
         got = ["fine" if s in (MATCH, "context") else s for s in got]
+    kinds = r.kinds()
+    if "red" in want.status:
+        got, kinds = (["red" if s in ("MISMATCH", "ask a person") else s for s in x] for x in (got, kinds))
+        kinds = sorted(set(kinds))
     if want.status == sorted(want.status):
         got = sorted(got) if sorted(got) == want.status else got
     TABLE[name] = kind, ", ".join(got), ", ".join(r.kinds()) or "-", False
     detail = r.out
     assert got == want.status, detail
-    assert r.kinds() == sorted(want.kinds), detail
+    assert kinds == sorted(want.kinds), detail
     assert r.code == (want.code if want.code is not None else 0), detail
     first = r.rows()[0]
     if kind == "honest":
