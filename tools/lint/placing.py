@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 
 from .diffing import FUNCTIONS, Edit, Heads, Lines
@@ -74,12 +75,15 @@ class Scopes:
         """The function or section a place is in (its line, -1: none), and the last line of its heading."""
         if self.heads:
             t = self.heads.line(place)
-            body = t
-            while t >= 0 and body < place - 1 and b"{" not in self.lines[body]:
-                body += 1
-            return t, body
+            return t, min(self.body(t), place - 1)
         k = bisect_left(self.sections, place) - 1
         return (self.sections[k], self.sections[k]) if k >= 0 else (-1, -1)
+
+    def body(self, t: int) -> int:
+        """The last line of a function's heading."""
+        while 0 <= t < len(self.lines) - 1 and b"{" not in self.lines[t]:
+            t += 1
+        return t
 
     def around(self, place: int, indent: int) -> Chain:
         """The heading lines of the blocks around a line of that indent, outermost first."""
@@ -142,7 +146,7 @@ class Scopes:
         """The lines of the block below a heading; the whole file for -1."""
         if i < 0:
             return range(len(self.lines))
-        end = i + 1
+        end = (self.body(i) if self.heads and self.heads.line(i + 1) == i else i) + 1
         while end < len(self.lines):
             text = self.lines[end]
             if text.strip() and depth(text) <= depth(self.lines[i]) and not NO_BLOCK.match(text) \
@@ -152,7 +156,23 @@ class Scopes:
         return range(i, end)
 
     def count(self, name: bytes, within: range) -> int:
-        return sum(squeezed(self.lines[i]) == name for i in within)
+        return sum(name in (squeezed(self.lines[i]), self.names.get(i)) for i in within)
+
+
+def name_functions(sides: tuple[Scopes, Scopes]) -> None:
+    """Name each function by its heading's lines, by as many as tell it from the others of both files."""
+    tops = [[(t, s.body(t)) for t in s.heads.top if s.lines[t][:1] != b"}"] if s.heads else [] for s in sides]
+    more = [[t for t, _ in part] for part in tops]
+    n = 0
+    while any(more):
+        n += 1
+        for s, part, todo in zip(sides, tops, more):
+            ends = dict(part)
+            s.names.update((t, squeezed(b" ".join(s.lines[t:min(t + n, ends[t] + 1)])).rstrip(b" {"))
+                           for t in todo)
+        found = [Counter(s.names[t] for t, _ in part) for s, part in zip(sides, tops)]
+        more = [[t for t, end in part if t + n <= end and max(f[s.names[t]] for f in found) > 1]
+                for s, part in zip(sides, tops)]
 
 
 class Placing:
@@ -170,6 +190,7 @@ class Placing:
     def both(self) -> tuple[Scopes, Scopes]:
         if self.sides is None:
             self.sides = Scopes(self.path, self.texts[0]), Scopes(self.path, self.texts[1])
+            name_functions(self.sides)
         return self.sides
 
     def judge(self, cut: Sequence[Edit], places: Sequence[tuple[int, int]]) -> tuple[str, bool]:

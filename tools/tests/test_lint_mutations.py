@@ -1283,6 +1283,38 @@ def _(b: Branch) -> Want:
                                            stubs("one", "two", "new")))
 
 
+# Functions that a later line of their headings tells apart; one line of their bodies is the branch's own.
+HEADINGS = {"parameters": ("a.c", "static int setup(struct a *a,\n\t\t struct NAME *n)\n{\n"),
+            "a line for the type": ("a.c", "static int\nsetup_NAME(struct a *a)\n{\n"),
+            "template": ("a.cc", "template <>\nint setup<NAME>(int a)\n{\n"),
+            "constructor": ("a.cc", "A::A(int x)\n    : A_(NAME) {\n")}
+
+
+def heading_case(truth: str, kind: str, up: str, local: str, at: str) -> None:
+    path, head = HEADINGS[kind]
+
+    def text(names: str, changed: str = "", line: str = "own") -> str:
+        return "#include <a.h>\n\n" + "".join(
+            head.replace("NAME", n) + f"\ta();\n\t{line}();\n\tget();\n\tput();\n"
+            + "\tmore();\n" * (n == changed) + "\treturn 0;\n}\n\n"
+            for n in names.split()) + "MODULE(a);\n"
+
+    @case(truth, f"a heading of several lines, {local} for {up}: {kind}, {truth}")
+    def build(b: Branch) -> Want:
+        bad = ["MISMATCH"] if truth == "defect" else []
+        return Want(bad or ["fine"], bad, code=len(bad), local=of_file(
+            b, path, text(up, "", "b"), text(up, "vf", "b"), text(local), text(local, at)))
+
+
+for kind in HEADINGS:
+    heading_case("defect", kind, "pf vf", "pf", "pf")
+    heading_case("defect", kind, "vf", "vf own", "own")
+    heading_case("defect", kind, "pf vf", "pf vf", "pf")
+    heading_case("honest", kind, "pf vf", "pf vf", "vf")
+    heading_case("honest", kind, "pf vf", "pf vf2", "vf2")
+    heading_case("honest", kind, "pf vf", "vf", "vf")
+
+
 @case("honest", "a case below cases that differ")
 def _(b: Branch) -> Want:
     def cases(*names: str) -> str:
