@@ -125,8 +125,8 @@ class Judge:
             return None
         if not self.git or not oid:
             return None
-        if any(q.commit and q.commit.oid == oid for q in self.local) or \
-                (p.commit and self.git.ancestor(oid, p.commit.oid)):
+        tip = p.commit.oid if p.commit else p.where.oid if p.where else ""
+        if any(q.commit and q.commit.oid == oid for q in self.local) or tip and self.git.ancestor(oid, tip):
             return of_commit(self.git, oid)
         return None
 

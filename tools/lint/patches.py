@@ -156,11 +156,17 @@ class Patch:
         return self.seen.get(path) if self.where is None else self.where.had(self, path)
 
 
+def person(text: str) -> Person:
+    """Of a line `From: …`; git writes and reads a name with a comma without quotes there."""
+    plain = re.fullmatch(r'([^"<>]*?)\s*<([^<>]+)>\s*', text)
+    return Person(*(plain.groups() if plain else email.utils.parseaddr(text)))
+
+
 def of_commit(git: Git, oid: str) -> Patch:
     c = git.commit(oid)
     body = c.message.strip("\n").split("\n\n", 1)[1:]
     said = re.match(r"\n*From: *(.*<\S+@\S+>) *(?:\n|$)", body[0]) if body else None
-    author = Person(*email.utils.parseaddr(said[1])) if said else c.author
+    author = person(said[1]) if said else c.author
     return Patch(oid[:12], subject_of(c.message), c.message, author, c, git, legible=c.legible)
 
 
@@ -317,7 +323,7 @@ def parse_mail(raw: bytes, name: str) -> Patch | None:
     author, good_author = None, True
     if msg.get("From"):
         text, good_author = header_text(msg.get("From"))
-        author = Person(*email.utils.parseaddr(text))
+        author = person(text)
     talk, diff = split_body(body)
     good = True
     try:
@@ -327,7 +333,7 @@ def parse_mail(raw: bytes, name: str) -> Patch | None:
     lines = message.replace("\r\n", "\n").strip("\n").split("\n")
     while lines and (h := re.match(r"(From|Subject|Date):\s*(.*)", lines[0])):
         if h[1] == "From":
-            author, good_author = Person(*email.utils.parseaddr(h[2])), True
+            author, good_author = person(h[2]), True
         elif h[1] == "Subject":
             subject = TAG.match(h[2])[2]    # type: ignore[index]
         lines.pop(0)
@@ -358,7 +364,7 @@ def parse_bare(raw: bytes, name: str) -> Patch | None:
     subject = m[1].strip() if m else re.sub(r"\.(?:patch|diff)$", "", name)
     who = re.search(r"^(?:Author|From):[ \t]*(.+)", text, re.M | re.I)
     patch = Patch(name, subject, f"{subject}\n\n{text}\n",
-                  Person(*email.utils.parseaddr(who[1])) if who else None)
+                  person(who[1]) if who else None)
     read_diff(patch, diff)
     return patch
 
@@ -527,7 +533,8 @@ class Onto:
 
     def __init__(self, git: Git, rev: str):
         self.git = git
-        self.tree = git.commit(git.revision(rev)).tree
+        self.oid = git.revision(rev)
+        self.tree = git.commit(self.oid).tree
         self.over: dict[str, tuple[int, bytes | None]] = {}
         self.existed: dict[int, dict[str, bool]] = {}
 
