@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from email.message import EmailMessage
+from email.utils import formataddr
 from pathlib import Path
 
 from ..common import FAIL, USAGE, Err, say, stage, write
 from ..results import Report, Result, Status, run_directory, table
 from . import bases, config
-from .store import PREREQ, Rejected, Store, git, is_own, of_user, pipeline, series, subject
+from .store import NOBODY, PREREQ, Rejected, Store, git, is_own, of_user, pipeline, series, subject
 from .tree import FORMAT_PATCH, EditTree, nearest
 
 TRAILER = re.compile(r"[A-Z][\w-]*: \S.*|\((?:cherry picked|backported) from .*|\[[^\]]+: .*\]")
@@ -65,8 +67,9 @@ class Patch:
     same: bool = False              # upstream's change, without any difference
 
     @property
-    def sauce(self) -> bool:
-        return bool(re.match(r"(?:UBUNTU: )?SAUCE: ", self.subject))
+    def local(self) -> bool:
+        """Is it of no use to anybody else?"""
+        return bool(re.match(r'(?:UBUNTU: )?SAUCE: |Revert "', self.subject))
 
     @property
     def bare(self) -> str:
@@ -88,34 +91,53 @@ def adopted(patch: Patch, me: Submitter) -> Patch:
 
 def for_all(pairs: Sequence[tuple[Patch, bool]]) -> list[tuple[Patch, bool]]:
     """(patch, is it the series' own) of those that are not SAUCE, nor needed by such patches alone."""
-    last = max((number for number, (patch, own) in enumerate(pairs) if own and not patch.sauce), default=-1)
-    return [(patch, own) for patch, own in pairs[:last + 1] if not patch.sauce]
+    last = max((number for number, (patch, own) in enumerate(pairs) if own and not patch.local), default=-1)
+    for patch, _ in pairs[:last + 1]:
+        if patch.local:
+            raise Err(f"{patch.subject}: it is for this tree alone, and stands before what is for all",
+                      "move it to the end of the series", FAIL)
+    return list(pairs[:last + 1])
 
 
-def patch_id(repository: Path | str, commit: str) -> str:
-    done = pipeline([["git", "-C", repository, "diff-tree", "-p", commit], ["git", "patch-id", "--stable"]])
-    return done.stdout.partition(" ")[0]
+def patch_ids(repository: Path | str, commits: Sequence[str]) -> dict[str, str]:
+    """Of each commit that changes anything."""
+    steps = ["git", "-C", repository, "diff-tree", "-p", "--stdin"], ["git", "patch-id", "--stable"]
+    done = pipeline(steps, "".join(f"{commit}\n" for commit in commits))
+    if done.returncode:
+        raise Err(f"{repository} lacks files of the commits to compare, a partial clone?",
+                  f"this fetches them: git -C {repository} show {' '.join(commits)} >/dev/null")
+    return dict(line.split()[::-1] for line in done.stdout.splitlines())
 
 
 def compose(patch: Patch, me: Submitter, above: str = "", origin: str = "") -> str:
     """The message with its origin above the text or below it, and the submitter's trailers last."""
-    below = [*([origin] if origin else []), *patch.notes, *me.trailers, f"Signed-off-by: {me}"]
+    sign = f"Signed-off-by: {me}"
     text = (above + "\n\n" + patch.text).strip("\n") if above else patch.text
     lines = text.rpartition("\n\n")[2].splitlines()
-    if below[0] == (lines[-1] if lines else ""):
-        below = below[1:]           # the submitter has signed it before, at the very end
+    news = [*([origin] if origin else []), *patch.notes]
+    below = [*news, *(line for line in me.trailers if line not in lines)]
+    if news or sign not in [line for line in lines if line.startswith("Signed-off-by: ")][-1:]:
+        below.append(sign)
     gap = "\n" if lines and all(map(TRAILER.fullmatch, lines)) else "\n\n"
-    return f"{patch.subject}\n\n{text}{gap if text else ''}" + "\n".join(below) + "\n"
+    return f"{patch.subject}\n\n{text}{gap if text and below else ''}" + "\n".join(below) + "\n"
 
 
-def commit(where: Path, patches: Sequence[Patch], parent: str, message: Callable[[Patch], str]) -> str:
+Message = Callable[[Patch, Submitter], str]
+
+
+def commit(where: Path, patches: Sequence[Patch], parent: str, me: Submitter, message: Message) -> str:
     """These patches with other messages, as commits that no branch of the repository has."""
     for patch in patches:
-        env = {"GIT_AUTHOR_NAME": patch.author, "GIT_AUTHOR_EMAIL": patch.mail,
-               "GIT_AUTHOR_DATE": patch.date}
+        by = replace(patch, author=me.name, mail=me.mail, date="") if patch.mail == NOBODY else patch
+        env = {"GIT_AUTHOR_NAME": by.author, "GIT_AUTHOR_EMAIL": by.mail, "GIT_AUTHOR_DATE": by.date,
+               "GIT_COMMITTER_NAME": me.name, "GIT_COMMITTER_EMAIL": me.mail}
         parent = git("-C", where, "commit-tree", f"{patch.commit}^{{tree}}", "-p", parent, env=env,
-                     data=message(patch).encode()).stdout.strip()
+                     data=message(patch, me).encode()).stdout.strip()
     return parent
+
+
+def judged(name: str, good: object, detail: str) -> Result:
+    return Result("export", name, Status.PASS if good else Status.FAIL, detail)
 
 
 def comes_back(edit: EditTree, source: str, files: Sequence[Path], tip: str, name: str) -> Result:
@@ -125,10 +147,10 @@ def comes_back(edit: EditTree, source: str, files: Sequence[Path], tip: str, nam
         try:
             found = store.apply(source, files)
         except Rejected as err:
-            return Result("export", name, Status.FAIL, err.cause)
+            return judged(name, False, err.cause)
     same = store.tree_of(found) == edit.in_edit("rev-parse", f"{tip}^{{tree}}")
-    return Result("export", name, Status.PASS if same else Status.FAIL, f"{len(files)} patches on "
-                  f"{store.version()}" if same else "they apply, and give another tree than was exported")
+    return judged(name, same, f"{len(files)} patches on {store.version()}" if same else
+                  "they apply, and give another tree than was exported")
 
 
 class Upstream:
@@ -147,20 +169,38 @@ class Upstream:
         with stage("looking for the series upstream"):
             done = of_user("-C", self.path, "log", "--format=%H %s", "-F",
                            *(f"--grep={patch.bare}" for patch in patches), "HEAD")
-        merged = {subject: name for name, _, subject in
-                  (line.partition(" ") for line in reversed(done.stdout.splitlines()))}
-        return [self._taken(patch, merged[patch.bare], edit) if patch.bare in merged else patch
-                for patch in patches]
+            names = [self._standing(patch, [line[:40] for line in done.stdout.splitlines()
+                                            if line[41:] == patch.bare]) for patch in patches]
+        theirs = patch_ids(self.path, [name for name in names if name])
+        ours = patch_ids(edit.path, [patch.commit for patch in patches])
+        # Upstream's message and author, and the notes of ours.
+        return [replace(read(Path(self.path), name), commit=patch.commit, notes=patch.notes, upstream=name,
+                        same=theirs.get(name) == ours.get(patch.commit)) if name else patch
+                for patch, name in zip(patches, names)]
 
-    def _taken(self, patch: Patch, name: str, edit: EditTree) -> Patch:
-        """Upstream's message and author, and the notes of ours."""
-        return replace(read(Path(self.path), name), commit=patch.commit, notes=patch.notes, upstream=name,
-                       same=patch_id(self.path, name) == patch_id(edit.path, patch.commit))
+    def _standing(self, patch: Patch, names: Sequence[str]) -> str:
+        """The newest of its commits that was not reverted, or nothing if there never was one."""
+        undone = {name: self._reverted(name) for name in names}
+        if undone and all(undone.values()):
+            raise Err(f"{patch.bare}: upstream reverted {names[0][:12]} by {undone[names[0]][:12]}",
+                      "see why it did; without LINUX_GIT= the patch goes as one that is not merged", FAIL)
+        return next((name for name in names if not undone[name]), "")
+
+    def _reverted(self, name: str) -> str:
+        """The commit that reverts this one and was not reverted itself."""
+        done = of_user("-C", self.path, "log", "--format=%H", "-F", f"--grep=This reverts commit {name[:12]}",
+                       f"{name}..HEAD")
+        return next((by for by in done.stdout.split() if not self._reverted(by)), "")
 
     def release(self, patch: Patch) -> str:
         """The first release with it."""
         done = of_user("-C", self.path, "describe", "--contains", "--match=v*", patch.upstream)
         return re.sub(r"[~^].*", "", done.stdout.strip())
+
+    def queued(self) -> str:
+        """What SUSE's header says of a commit in no release: where others find it, if it is known."""
+        url = of_user("-C", self.path, "config", "remote.origin.url").stdout.strip()
+        return f"Queued\nGit-repo: {url}" if re.match(r"(?:git|https)://", url) else ""
 
 
 def _picked(patch: Patch) -> str:
@@ -186,31 +226,27 @@ def _stable(patch: Patch, me: Submitter) -> str:
     return compose(patch, me, above=f"commit {patch.upstream} upstream." if patch.upstream else "")
 
 
-def _unmarked(patch: Patch, me: Submitter) -> str:
-    """Its header says the origin."""
-    return compose(patch, me)
-
-
 def _suse(patch: Patch, upstream: Upstream) -> list[str]:
-    bugs = ", ".join(os.environ.get("BUG", "").split())
-    if patch.upstream:
-        return [f"Git-commit: {patch.upstream}",
-                f"Patch-mainline: {upstream.release(patch) or 'Queued'}", f"References: {bugs}"]
-    why = "Never, for trees of this kind only" if patch.sauce else "Not yet, not submitted"
-    return [f"Patch-mainline: {why}", f"References: {bugs}"]
+    references = "References: " + ", ".join(os.environ.get("BUG", "").split())
+    if patch.upstream and (where := upstream.release(patch) or upstream.queued()):
+        return [f"Git-commit: {patch.upstream}", f"Patch-mainline: {where}", references]
+    state = "Never, for trees of this kind only" if patch.local else "Not yet, not submitted"
+    if link := re.search(r"(?m)^Link: (\S+)$", patch.text):
+        state = f"Submitted, {patch.date[:10]} {link[1]}"
+    return [f"Patch-mainline: {state}", references]
 
 
 def _debian(patch: Patch, upstream: Upstream) -> list[str]:
     how = "upstream" if patch.same else "backport"
     lines = [f"Origin: {how}, commit:{patch.upstream}" if patch.upstream else "Origin: vendor"]
     lines += _bugs("Bug-Debian: https://bugs.debian.org/{}").splitlines()
-    return [*lines, f"Forwarded: {'not-needed' if patch.upstream or patch.sauce else 'no'}"]
+    return [*lines, f"Forwarded: {'not-needed' if patch.upstream or patch.local else 'no'}"]
 
 
 @dataclass(frozen=True)
 class Style:
-    message: Callable[[Patch, Submitter], str]
-    needs: tuple[str, ...] = ()             # variables that have no default
+    message: Message
+    needs: Mapping[str, str] = field(default_factory=dict)      # variables, and the form of their words
     prefix: str = "PATCH"                   # of the mails' subjects
     header: Callable[[Patch, Upstream], list[str]] | None = None    # of a patch file's
     where: str = "patches"                  # the directory below the run's
@@ -219,14 +255,15 @@ class Style:
 
 STYLES = {
     "plain": Style(_plain),
-    "ubuntu": Style(_ubuntu, ("BUG", "SUITE"), "SRU][{SUITE}][PATCH"),
-    "stable": Style(_stable, ("LINUX_GIT",), "PATCH {base}.y"),
-    "suse": Style(_unmarked, ("BUG",), header=_suse, where="patches.suse", index="series.conf"),
-    "debian": Style(_unmarked, header=_debian, where="debian/patches/features/arm64/smmuv3-kdump",
-                    index="debian/patches/series"),
+    "ubuntu": Style(_ubuntu, {"BUG": r"\d+", "SUITE": r"[\w-]+"}, "SRU][{SUITE}][PATCH"),
+    "stable": Style(_stable, {"LINUX_GIT": ".+"}, "PATCH {base}.y"),
+    "suse": Style(compose, {"BUG": r"[a-z]+#([A-Z]+-)?\d+|CVE-\d{4}-\d{4,}|git-fixes"}, header=_suse,
+                  where="patches.suse", index="series.conf"),
+    "debian": Style(compose, {"BUG": r"\d*"}, header=_debian,
+                    where="debian/patches/features/arm64/smmuv3-kdump", index="debian/patches/series"),
 }
-EXAMPLES = {"BUG": "BUG=2012345 (the bug that this is for)", "SUITE": "SUITE=noble (the release it goes to)",
-            "LINUX_GIT": "LINUX_GIT=~/linux (upstream's repository)"}
+EXAMPLES = {"BUG": 'BUG=2012345 (the bug that this is for), of SUSE BUG="bsc#1234567 jsc#PED-1234"',
+            "SUITE": "SUITE=noble (the release)", "LINUX_GIT": "LINUX_GIT=~/linux (upstream's repository)"}
 
 # Ubuntu's justification of an update, from the sections of the series' cover letter.
 SRU = {"Impact": "Problem", "Fix": "Approach", "Test Plan": "Tests",
@@ -257,9 +294,11 @@ class Export:
 
     def __init__(self, name: str, store: Store) -> None:
         self.name, self.store, self.style, self.me = name, store, STYLES[name], submitter()
-        for variable in self.style.needs:
-            if not os.environ.get(variable):
-                raise Err(f"style {name} needs {variable}=", EXAMPLES[variable], USAGE)
+        for variable, form in self.style.needs.items():
+            for word in os.environ.get(variable, "").split() or [""]:
+                if not re.fullmatch(form, word):
+                    raise Err(f"style {name} needs {variable}=" + f", not {word!r}" * bool(word),
+                              EXAMPLES[variable], USAGE)
         self.upstream, self.edit = Upstream(), EditTree(store)
         with store.lock():
             self.source = store.source()
@@ -280,56 +319,80 @@ class Export:
     def write(self, here: Path) -> tuple[list[Path], str]:
         """The files, in their order, and the commit that they give."""
         tip = self._commit(self.edit.path, self.source)
-        form = [*FORMAT_PATCH, "--stat", "-p", f"--from={self.me}", f"{self.source}..{tip}"]
+        where = here / self.style.where
+        form: list[str | Path] = [*FORMAT_PATCH, "--stat", "-p", "-o", where, f"{self.source}..{tip}"]
         if self.style.header:
             return self._files(here, form), tip
-        prefix = self.style.prefix.format(base=self.store.base.name, **os.environ)
-        to = ["--to=stable@vger.kernel.org", *self._people()] if self.name == "stable" else []
-        where = here / self.style.where
-        self.edit.in_edit(*form, "--numbered", f"--subject-prefix={prefix}", *to, "-o", where)
+        prefix = self.style.prefix.format_map({**os.environ, "base": self.store.base.name})
+        to, cc = (["stable@vger.kernel.org"], self._people()) if self.name == "stable" else ([], [])
+        self.edit.in_edit(*form, f"--from={self.me}", "--numbered", f"--subject-prefix={prefix}",
+                          *(f"--to={who}" for who in to), *(f"--cc={who}" for who in cc))
         made = sorted(where.glob("*.patch"))
         if self.name in ("ubuntu", "stable"):
             subject, text = cover(self.store.base)
             if self.name == "ubuntu":
                 text = justification(text, cover(bases.newest())[1])
-            write(here / "0000-cover-letter.patch", f"From: {self.me}\nSubject: [{prefix} "
-                  f"{0:0{len(str(len(made)))}d}/{len(made)}] {subject}\n\n{text}\n")
+            letter = EmailMessage()
+            letter["From"] = formataddr((self.me.name, self.me.mail))
+            letter["Subject"] = f"[{prefix} {0:0{len(str(len(made)))}d}/{len(made)}] {subject}"
+            for name, who in ("To", to), ("Cc", cc):
+                if who:
+                    letter[name] = ", ".join(who)
+            letter.set_content(f"{text}\n", cte="8bit")
+            write(here / "0000-cover-letter.patch", bytes(letter))
         return made, tip
 
     def _commit(self, where: Path, parent: str) -> str:
-        return commit(where, self.patches, parent, lambda patch: self.style.message(patch, self.me))
+        return commit(where, self.patches, parent, self.me, self.style.message)
 
     def _people(self) -> list[str]:
         """Who wrote, signed or reviewed it upstream: stable's reviewers want them to know."""
-        found = {f"{patch.author} <{patch.mail}>" for patch in self.patches}
+        found = {(patch.author, patch.mail) for patch in self.patches}
         for patch in self.patches:
-            found |= set(re.findall(r"(?m)^[\w-]+-by: (.+ <\S+>)$", patch.text))
-        return [f"--cc={who}" for who in sorted(found - {str(self.me)}) if not NO_MAIL.search(who)]
+            found |= set(re.findall(r"(?m)^[\w-]+-by: (.+) <([!-~]+)>$", patch.text))
+        return [formataddr(who) for who in sorted(found - {(self.me.name, self.me.mail)})
+                if not NO_MAIL.search(who[1])]
 
     def _files(self, here: Path, form: Sequence[str | Path]) -> list[Path]:
         """Patch files with the style's header, and the index that names them."""
-        where = here / self.style.where
-        self.edit.in_edit(*form, "-o", where)
-        made = sorted(where.glob("*.patch"))
+        self.edit.in_edit(*form, "--no-from", "--subject-prefix=")
+        made = sorted((here / self.style.where).glob("*.patch"))
         assert self.style.header
         for path, patch in zip(made, self.patches):
-            head, _, body = path.read_text(errors="surrogateescape").partition("\n\n")
-            lines = [*head.replace("\nSubject: [PATCH] ", "\nSubject: ").splitlines()[1:],
-                     *self.style.header(patch, self.upstream)]
-            text = "\n".join(lines) + "\n\n" + body
-            write(path, text.encode(errors="surrogateescape"))
+            new = "".join(f"{line}\n" for line in self.style.header(patch, self.upstream)).encode()
+            # Without the line `From <hash>`, and with ours at the end of the header.
+            write(path, re.sub(rb"\A.*\n((?:.+\n)*)", lambda found: found[1] + new, path.read_bytes()))
         index = here / self.style.index
-        names = [os.path.relpath(path, here if self.name == "suse" else index.parent) for path in made]
-        there = self.store.git("cat-file", "blob", f"{self.source}:{self.style.index}", check=False).stdout
+        names = [os.path.relpath(path, index.parent) for path in made]
         indent = "\t" if self.name == "suse" else ""
-        write(index, there + "".join(f"{indent}{name}\n" for name in names))
+        lines = [*self._theirs(names), *(indent + name for name in names)]
+        write(index, "".join(f"{line}\n" for line in lines))
         return made
 
+    def _theirs(self, ours: Sequence[str]) -> list[str]:
+        """The lines of the tree's own index, but for those of an earlier export."""
+        old = {re.sub(r".*/\d+-", "", name) for name in ours}
+        store, where = self.store, f"--git-dir={self.store.git_dir}"
+        there = store.git("cat-file", "blob", f"{self.source}:{self.style.index}", check=False).stdout
+        lines = [line for line in there.splitlines() if re.sub(r".*/\d+-", "", line) not in old]
+        names = [f"{self.source}:{Path(self.style.index).parent / word}" for line in lines
+                 for word in line.split("#")[0].split() if word[0] not in "+-"]
+        apply = ["env", f"GIT_INDEX_FILE={store.here / 'scratch.index'}", "git", where, "apply", "--cached"]
+        with store.lock():
+            store.git("read-tree", self.source)
+            done = pipeline([["git", where, "show", *names], [*apply, "--check", "-R"]])
+        if names and done.returncode:
+            raise Err(f"{store.ksrc} is not the tree that its {self.style.index} makes: "
+                      f"{done.stderr.strip().splitlines()[0]}", "apply the series there: quilt push -a", FAIL)
+        return lines
+
     def _branch(self, here: Path) -> list[str]:
-        """The branch that git am will make, on the tree's own history: lint's arguments for it."""
+        """What lint judges: the branch that git am will make, or the files, on the tree's own history."""
         ksrc = self.store.ksrc
-        if not ksrc or not self.store.is_repository(ksrc) or self.style.header:
-            return ["-C", str(self.edit.path), "--onto", self.source, str(here / self.style.where)]
+        known = ksrc and self.store.is_repository(ksrc)
+        if not known or not ksrc or self.style.header:
+            tree, base = (ksrc, "HEAD") if known else (self.edit.path, self.source)
+            return ["-C", str(tree), "--onto", base, str(here / self.style.where)]
         git("init", "-q", "--bare", here / "git")
         head, *paths = of_user("-C", ksrc, "rev-parse", "HEAD", "--path-format=absolute", "--git-path",
                                "objects", "--git-path", "shallow").stdout.splitlines()
@@ -369,22 +432,21 @@ def export(name: str, store: Store, lint: Lint) -> int:
     here = run_directory(name, store.here.name)
     files, tip = made.write(here)
     results = [comes_back(made.edit, made.source, files, tip, "applied again")]
-    judged = here / "lint.txt"
-    code = lint([*made.lint_of(here), "--format", "table", "-o", str(judged)])
-    results.append(Result(name, "make lint", Status.FAIL if code else Status.PASS,
-                          judged.read_text() if code and judged.exists() else ""))
+    code = lint([*made.lint_of(here), "--format", "table", "-o", str(here / "lint.txt")])
+    said = (here / "lint.txt").read_text() if code and (here / "lint.txt").exists() else ""
+    results.append(judged("make lint", not code, said))
     code = report(name, store, results, files, here).show(here, "lint.txt")
-    say(NEXT[name].format(here=here))
+    say("next: " + NEXT[name].format(here=here))
     return code
 
 
 NEXT = {
-    "plain": "next, in the branch: git am {here}/patches/*",
-    "ubuntu": "next, in the branch: git am {here}/patches/*; complete {here}/0000-cover-letter.patch, and "
-              "git send-email it with them",
-    "stable": "next: read them, then git send-email {here}/0000-cover-letter.patch {here}/patches",
-    "suse": "next: copy {here}/patches.suse, and the lines of series.conf to where they belong",
-    "debian": "next: copy {here}/debian over the package's own directory",
+    "plain": "in the branch: git am {here}/patches/*",
+    "ubuntu": "in the branch: git am {here}/patches/*; complete {here}/0000-cover-letter.patch, and git "
+              "send-email it with them",
+    "stable": "read them, then git send-email {here}/0000-cover-letter.patch {here}/patches",
+    "suse": "copy {here}/patches.suse, and the lines of series.conf to where they belong",
+    "debian": "copy {here}/debian over the package's own directory",
 }
 
 

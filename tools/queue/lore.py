@@ -7,26 +7,25 @@ is run without network and without a way to send: offline, a proxy that is not t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mailbox
 import os
 import re
-import secrets
+import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..common import FAIL, USAGE, Err, run, say, stage, write
+from ..common import FAIL, USAGE, Err, remove, run, say, stage, write
 from ..results import Result, Status, run_directory
 from . import archive, bases, deps
-from .export import (Patch, Submitter, adopted, comes_back, commit, compose, cover, for_all, patch_id, read,
-                     report, submitter)
-from .store import Store, git, is_own, of_user
+from .export import (Patch, Submitter, adopted, comes_back, commit, compose, cover, for_all, judged,
+                     patch_ids, read, report, submitter)
+from .store import Store, digest, git, is_own, of_user, series
 from .tree import EditTree
 
 REFS = "refs/smmuv3-kdump/lore"         # in the edit tree: what each version's last export was
-CHANGE_KEY = "smmuv3-kdump.change-id"   # and what b4 tells the versions of one series by
 BRANCH = "b4/smmuv3-kdump"
 # The base is a release's source without history: commits that a message names cannot be looked up.
 IGNORED = "UNKNOWN_COMMIT_ID"
@@ -50,36 +49,36 @@ ${{signature}}
 class B4:
     """b4 in its own repository."""
 
-    def __init__(self, here: Path, edit: EditTree, me: Submitter) -> None:
+    def __init__(self, here: Path) -> None:
         deps.need("b4")
         # `prep --check` is in 0.14, which older releases of Debian lack.
         self.package = archive.unpack(archive.fetch("b4", suites=("trixie",)))
-        self.repository = here / "git"
+        self.repository, self.config = here / "git", here / "gitconfig"
         git("init", "-q", "-b", BRANCH, self.repository)
-        (self.repository / ".git" / "objects" / "info" / "alternates").write_text(
-            f"{edit.path / '.git' / 'objects'}\n")
-        maintainers = (f'sh -c "cd {edit.path} && exec perl scripts/get_maintainer.pl --nogit '
-                       '--nogit-fallback --nogit-chief-penguins --norolestats {}"')
-        self.config = here / "gitconfig"
-        for key, value in {
-                "user.name": me.name, "user.email": me.mail, "sendemail.smtpserver": "/bin/false",
-                "b4.prep-cover-strategy": "branch-description", "b4.attestation-policy": "off",
-                "b4.prep-cover-template": str(here / "template"),
-                "b4.send-auto-to-cmd": maintainers.format("--nol"),
-                "b4.send-auto-cc-cmd": maintainers.format("--nom"),
-                "b4.prep-perpatch-check-cmd": f"perl {edit.path}/scripts/checkpatch.pl --root={edit.path} -q "
-                f"--strict --terse --no-summary --mailback --showfile --ignore {IGNORED}"}.items():
-            git("config", "-f", self.config, key, value)
+        git("config", "-f", self.config, "b4.attestation-policy", "off")        # it would ask the network
 
-    def series(self, base: str, tip: str, about: str, tracking: dict[str, object]) -> None:
-        """Make these commits the branch that b4 works on, without any file."""
+    def prepare(self, edit: EditTree, me: Submitter, base: str, tip: str, about: str,
+                tracking: dict[str, object]) -> None:
+        """Make these commits of the edit tree the branch that b4 makes mails of, without any file."""
         def here(*args: str) -> None:
             git("-C", self.repository, *args)
 
+        write(self.repository / ".git/objects/info/alternates", f"{edit.path / '.git' / 'objects'}\n")
+        quoted = shlex.quote(str(edit.path))
+        maintainers = (f"cd {quoted} && exec perl scripts/get_maintainer.pl --nogit "
+                       "--nogit-fallback --nogit-chief-penguins --norolestats ")
+        for key, value in {
+                "user.name": me.name, "user.email": me.mail, "sendemail.smtpserver": "/bin/false",
+                "b4.prep-cover-strategy": "branch-description",
+                "b4.prep-cover-template": str(self.config.parent / "template"),
+                "b4.send-auto-to-cmd": shlex.join(["sh", "-c", maintainers + "--nol"]),
+                "b4.send-auto-cc-cmd": shlex.join(["sh", "-c", maintainers + "--nom"]),
+                "b4.prep-perpatch-check-cmd": f"perl {quoted}/scripts/checkpatch.pl --root={quoted} -q "
+                f"--strict --terse --no-summary --mailback --showfile --ignore {IGNORED}"}.items():
+            git("config", "-f", self.config, key, value)
         here("update-ref", "refs/heads/base", base)
         here("update-ref", f"refs/heads/{BRANCH}", tip)
-        here("config", "core.sparseCheckout", "true")
-        write(self.repository / ".git" / "info" / "sparse-checkout", "/nothing\n")
+        here("sparse-checkout", "set", "--no-cone", "/nothing")
         here("read-tree", "-m", "-u", "HEAD")
         here("config", f"branch.{BRANCH}.description", about)
         here("config", f"branch.{BRANCH}.b4-tracking", json.dumps({"series": tracking}))
@@ -123,7 +122,7 @@ class Lore:
         return int(said)
 
     def _exported(self, version: int) -> str:
-        return self.edit.in_edit("rev-parse", "-q", "--verify", f"{REFS}/v{version}", check=False)
+        return self.edit.in_edit("rev-parse", "-q", "--verify", f"{REFS}/v{version}-base", check=False)
 
     def _patches(self) -> tuple[list[Patch], list[Patch]]:
         """Prerequisites that were posted by themselves, and the series: the rest of them leads it."""
@@ -134,9 +133,9 @@ class Lore:
                      in zip(self.store.commits(source, queue)[1:], queue)]
             taken = for_all(pairs)
             posted = [patch for patch, own in taken if not own and re.search(r"(?m)^Link: \S", patch.text)]
-            if taken != pairs[:len(taken)] or posted != [patch for patch, _ in taken[:len(posted)]]:
-                raise Err("a patch that is not for the lists, or was posted by itself, stands among the "
-                          "others", "move it: first what was posted, last what is SAUCE", FAIL)
+            if posted != [patch for patch, _ in taken[:len(posted)]]:
+                raise Err("a patch that was posted by itself stands among the others", "move it to the first "
+                          "place", FAIL)
         return posted, [adopted(patch, self.me) for patch, _ in taken[len(posted):]]
 
     def _base(self) -> tuple[str, str]:
@@ -151,32 +150,27 @@ class Lore:
         return f"{self.subject}\n\n{self.text}{compared}\n\nSigned-off-by: {self.me}\n"
 
     def tracking(self) -> dict[str, object]:
-        known = self.edit.in_edit("config", CHANGE_KEY, check=False)
-        change = known or f"{time.strftime('%Y%m%d')}-smmuv3-kdump-{secrets.token_hex(6)}"
-        self.edit.in_edit("config", CHANGE_KEY, change)
-        ids = [f"patch-id: {patch_id(self.edit.path, patch.commit)}" for patch in self.posted]
+        ids = patch_ids(self.edit.path, [patch.commit for patch in self.posted])
+        change = f"20261122-smmuv3-kdump-{digest(self.me.mail)[:12]}"       # the same for all versions
         return {"revision": self.version, "change-id": change, "prefixes": [], "base-branch": "base",
-                "prerequisites": ids}
+                "prerequisites": [f"patch-id: {one}" for one in ids.values()]}
 
-    def range_diff(self, tip: str) -> str:
-        """The last version beside this one; each stands on a commit of the base's, which is a root."""
-        old = self._exported(self.version - 1)
-        if not old:
-            return ""
-        roots = [self.edit.in_edit("rev-parse", f"{end}~{count}") for end, count in (
-            (tip, len(self.patches)), (old, int(self.edit.in_edit("config", f"{CHANGE_KEY}-{old}"))))]
-        return self.edit.in_edit("range-diff", "--no-color", f"{roots[1]}..{old}", f"{roots[0]}..{tip}")
+    def range_diff(self, base: str, tip: str) -> str:
+        """The last version beside this one."""
+        old = f"{REFS}/v{self.version - 1}"
+        return self.edit.in_edit("range-diff", "--no-color", f"{old}-base..{old}", f"{base}..{tip}"
+                                 ) if self._exported(self.version - 1) else ""
 
     def run(self) -> int:
         here = run_directory("lore", self.store.here.name)
         base = self.posted[-1].commit if self.posted else self.store.source()
-        tip = commit(self.edit.path, self.patches, base, lambda patch: compose(patch, self.me))
-        diff = self.range_diff(tip)
+        tip = commit(self.edit.path, self.patches, base, self.me, compose)
+        diff = self.range_diff(base, tip)
         write(here / "range-diff", diff + "\n")
         lines, public = self._base()
         write(here / "template", TEMPLATE.format(base=lines, blank=" "))
-        b4 = B4(here, self.edit, self.me)
-        b4.series(base, tip, self.about(diff), self.tracking())
+        b4 = B4(here)
+        b4.prepare(self.edit, self.me, base, tip, self.about(diff), self.tracking())
         results = [Result("export", "base-commit", Status.PASS if public else Status.SKIPPED, public or "the "
                           "base is a package; KSRC=<upstream repository> names a commit that others have"),
                    Result("export", "range-diff", Status.PASS if diff else Status.SKIPPED,
@@ -184,9 +178,9 @@ class Lore:
         with stage("maintainers, checkpatch, mails"):
             results += [self.maintainers(b4), self.checkpatch(b4), self.preflight(b4), self.mails(b4, here)]
         mails = sorted((here / "mails").glob("*.eml"))
-        results.append(self.back(b4, here, mails, tip, base))
+        results.append(self.back(here, mails, tip, base))
         self.edit.in_edit("update-ref", f"{REFS}/v{self.version}", tip)
-        self.edit.in_edit("config", f"{CHANGE_KEY}-{tip}", str(len(self.patches)))
+        self.edit.in_edit("update-ref", f"{REFS}/v{self.version}-base", base)
         code = report("lore", self.store, results, mails, here).show(here, "mails/  range-diff")
         say(f"nothing was sent; read {here / 'mails'}, and Documentation/submitting.rst")
         return code
@@ -204,45 +198,50 @@ class Lore:
         said = b4("prep", "--check", "--no-cache")
         counts = re.search(r"Success: (\d+), Warning: (\d+), Error: (\d+)", said)
         good = counts and counts.groups() == (str(len(self.patches)), "0", "0")
-        return Result("export", "b4 prep --check (checkpatch --strict)", Status.PASS if good else Status.FAIL,
-                      f"{len(self.patches)} patches, nothing said" if good else said.partition("---\n")[2])
+        return judged("b4 prep --check (checkpatch --strict)", good, f"{len(self.patches)} patches, nothing "
+                      "said" if good else said.partition("---\n")[2])
 
     def preflight(self, b4: B4) -> Result:
         # Whether the lists have the prerequisites can only be asked with a network.
         needs = set(re.findall(r"(?m)^needs-([\w-]+): True$", b4("prep", "--show-info"))) - {"checking-deps"}
-        return Result("export", "b4's checks before sending", Status.FAIL if needs else Status.PASS,
+        return judged("b4's checks before sending", not needs,
                       "needs: " + ", ".join(sorted(needs)) if needs else "nothing is left to do")
 
     def mails(self, b4: B4, here: Path) -> Result:
         said = b4("send", "--no-sign", "-o", here / "mails")
         count, warned = len(list((here / "mails").glob("*.eml"))), re.findall("WARNING.*", said)
-        good = count == len(self.patches) + (len(self.patches) > 1) and not warned
-        return Result("export", "b4 send -o", Status.PASS if good else Status.FAIL,
-                      "; ".join([f"{count} mails, none sent", *warned]))
+        return judged("b4 send -o", count and not warned, "; ".join([f"{count} mails, none sent", *warned]))
 
-    def back(self, b4: B4, here: Path, mails: Sequence[Path], tip: str, base: str) -> Result:
+    def back(self, here: Path, mails: Sequence[Path], tip: str, base: str) -> Result:
         """What a reader's b4 makes of the mails, applied."""
         try:
-            patches = taken(b4, here, mails)
+            patches = taken(here, mails)
         except Err as err:
-            return Result("export", "b4 am", Status.FAIL, err.cause)
-        if len(patches) != len(self.patches):
-            return Result("export", "b4 am", Status.FAIL,
-                          f"{len(patches)} of {len(self.patches)} patches came back")
+            return judged("b4 am", False, err.cause)
         return comes_back(self.edit, base, patches, tip, "b4 am, applied")
 
 
-def taken(b4: B4, here: Path, mails: Sequence[Path]) -> list[Path]:
-    """The patches that `b4 am` takes out of mails."""
-    box = mailbox.mbox(here / "mails.mbx")
-    for mail in mails:
-        box.add(mail.read_bytes())
-    box.close()
-    b4("am", "-m", here / "mails.mbx", "-o", here / "am")
-    (here / "back").mkdir()
-    for path in (here / "am").glob("*.mbx"):
-        git("mailsplit", "-b", "--keep-cr", "-d4", f"-o{here / 'back'}", path)
-    return sorted((here / "back").iterdir())
+def taken(here: Path, boxes: Sequence[Path]) -> list[Path]:
+    """The patches in mails or mailboxes, as `b4 am` reads them: decoded, the newest version's, in order."""
+    for name in "split", "mails.mbx", "am":
+        remove(here / name)
+    (here / "split").mkdir()
+    git("mailsplit", "-b", "--keep-cr", "-d4", f"-o{here / 'split'}", *boxes)
+    mails = sorted((here / "split").iterdir())
+    if not any(re.search(rb"(?mi)^Subject: .*\d/\d+\]", mail.read_bytes()) for mail in mails):
+        return mails                # nothing says another order
+    with contextlib.closing(mailbox.mbox(here / "mails.mbx")) as box:
+        for mail in mails:
+            message = mailbox.mboxMessage(mail.read_bytes())
+            if "Message-ID" not in message:     # b4 takes none without it
+                message["Message-ID"] = f"<{digest(mail.read_bytes())}@mailbox>"
+            box.add(message)
+    said = B4(here)("am", "-T", "-Q", "-m", here / "mails.mbx", "-o", here / "am", "-n", "taken")
+    lacks = re.findall(r"ERROR: missing \[(\d+)/", said)
+    if lacks or not (here / "am/taken.patches").is_dir():
+        raise Err(f"{boxes[0]} has a hole, or two series: b4 am lacks {', '.join(lacks) or 'every patch'}",
+                  "give all mails of one series", USAGE)
+    return series(here / "am/taken.patches")
 
 
 def main() -> int:

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import email.policy
 import os
 import re
 import shutil
 import subprocess
+from email.message import EmailMessage
+from email.parser import BytesParser
 from pathlib import Path
 
 import pytest
@@ -222,7 +225,170 @@ def test_stable_and_what_upstream_never_had(ready: Project) -> None:
     assert "a: One" in ready.verb("stable", code=1, LINUX_GIT=str(up)).stderr
 
 
+SIGNED = "Signed-off-by: A Person <person@kernel.org>"
+
+
+def test_the_submitter_has_signed_it_upstream(ready: Project) -> None:
+    """Whoever exports is the committer, too: lint fails a branch of nobody's."""
+    up = merged(ready, "a: One", "p: Prerequisite")
+    git(up, "commit", "-q", "--amend", "-m", f"a: One{UPSTREAM}\n{SIGNED}")
+    here = exported(ready, "stable", LINUX_GIT=str(up))
+    assert next(here.glob("patches/0002-*")).read_text().count(SIGNED) == 1
+    exported(ready, "plain", LINUX_GIT=str(up))
+
+
+def test_a_sign_off_stands_once(ready: Project) -> None:
+    identify(ready, more="[smmuv3-kdump]\ntrailer = Tested-by: A Tester <tester@kernel.org>\n")
+    patch = next(ready.patches.glob("0002-*"))
+    tested = "Tested-by: A Tester <tester@kernel.org>"
+    for before, after in (("", f"{tested}\n{SIGNED}"), (SIGNED, f"{SIGNED}\n{tested}"),
+                          (f"{tested}\n{SIGNED}", f"{tested}\n{SIGNED}"),
+                          (f"{SIGNED}\nSigned-off-by: R <r@kernel.org>",
+                           f"{SIGNED}\nSigned-off-by: R <r@kernel.org>\n{tested}\n{SIGNED}")):
+        text = patch.read_text()
+        patch.write_text(text.replace("\n---\n", f"\n\n{before}\n---\n", 1) if before else text)
+        here = exported(ready, "plain")
+        made = next(here.glob("patches/0002-*")).read_text()
+        assert made.partition("Why: naïve.\n")[2].lstrip().startswith(f"{after}\n---\n")
+        patch.write_text(text)
+
+
+def test_what_upstream_has_reverted(ready: Project) -> None:
+    up = merged(ready, "p: Prerequisite", "a: One")
+    one = git(up, "rev-parse", "HEAD")
+    git(up, "revert", "--no-edit", one)
+    by = git(up, "rev-parse", "HEAD")
+    for verb in "branch", "stable":
+        done = ready.verb(verb, code=1, LINUX_GIT=str(up))
+        assert errors(done) == 1 and one[:12] in done.stderr and by[:12] in done.stderr
+    # The controls: it is there again, by the revert of the revert, or under its own name.
+    git(up, "revert", "--no-edit", by)
+    assert f"commit {one} upstream" in next(
+        exported(ready, "stable", LINUX_GIT=str(up)).glob("patches/0002-*")).read_text()
+    git(up, "revert", "--no-edit", "HEAD")
+    assert "upstream reverted" in ready.verb("stable", code=1, LINUX_GIT=str(up)).stderr
+    git(up, "cherry-pick", one)
+    assert f"commit {git(up, 'rev-parse', 'HEAD')} upstream" in next(
+        exported(ready, "stable", LINUX_GIT=str(up)).glob("patches/0002-*")).read_text()
+
+
+def test_a_partial_clone_of_upstream(ready: Project) -> None:
+    """What cannot be compared is not called another change; and nothing is fetched into it."""
+    up = merged(ready, "p: Prerequisite", "a: One")
+    git(up, "config", "uploadpack.allowFilter", "true")
+    git(up.parent, "clone", "-q", "--bare", "--filter=blob:none", f"file://{up}", "few")
+    few = up.parent / "few"
+    before = snapshot(few)
+    done = ready.verb("branch", code=3, LINUX_GIT=str(few))
+    assert errors(done) == 1 and f"{few} lacks files of" in done.stderr and snapshot(few) == before
+    command = re.search(r"git -C \S+ show [0-9a-f ]+ >/dev/null", done.stderr)
+    assert command
+    subprocess.run(command[0], shell=True, check=True, env=clean_env())
+    assert "(cherry picked from" in next(
+        exported(ready, "plain", LINUX_GIT=str(few)).glob("patches/0002-*")).read_text()
+
+
+@pytest.mark.parametrize("style", ["suse", "debian"])
+def test_a_patch_file_is_from_its_author(ready: Project, style: str) -> None:
+    patch = next(ready.patches.glob("0002-*"))
+    text = re.sub("(?m)^From: .*$", 'From: "Author, An" <an@author.net>', patch.read_text(), count=1)
+    patch.write_text(text)
+    here = exported(ready, style, BUG="bsc#1" if style == "suse" else "1")
+    texts = [path.read_text() for path in sorted(here.rglob("000?-*.patch"))]
+    assert '\nFrom: "Author, An" <an@author.net>\n' in "\n" + texts[1] and "\nFrom: " not in texts[1][6:]
+    assert email.message_from_string(texts[0])["From"].endswith("<user@example.com>")
+    # lint reads the line `From:` in a mail's text as git does, without quotes.
+    (ready.ksrc / ".git").rename(ready.ksrc.parent / "moved")
+    text = next((exported(ready, "plain")).glob("patches/0002-*")).read_text()
+    assert "\n\nFrom: Author, An <an@author.net>\n" in text
+
+
+def test_names_with_a_comma_or_an_umlaut(ready: Project) -> None:
+    up = merged(ready, "p: Prerequisite", "a: One")
+    git(up, "commit", "-q", "--amend", "--author=Author, An <an@author.net>", "-m",
+        f"a: One{UPSTREAM}\nReviewed-by: Rüdiger <r@author.net>")
+    cover = ready.patches / "0000-cover-letter"
+    cover.write_text(cover.read_text() + "\nNaïve.\n")
+    here = exported(ready, "stable", LINUX_GIT=str(up))
+    for path in here / "0000-cover-letter.patch", next(here.glob("patches/0002-*")):
+        mail = BytesParser(EmailMessage, policy=email.policy.default).parsebytes(path.read_bytes())
+        assert isinstance(mail, EmailMessage)
+        assert [str(who.addr_spec) for who in mail["To"].addresses] == ["stable@vger.kernel.org"]
+        assert [(who.display_name, who.addr_spec) for who in mail["Cc"].addresses] == [
+            ("A Üser", "user@example.com"), ("Author, An", "an@author.net"), ("R", "r@kernel.org"),
+            ("Rüdiger", "r@author.net")]
+        assert mail["From"] == "A Person <person@kernel.org>" and mail.get_content_charset() == "utf-8"
+        assert "ïve." in mail.get_content() or path.parent.name == "patches"
+    made = sorted((here / "patches").iterdir())
+    git(ready.ksrc, "am", "-q", *map(str, made))
+    assert git(ready.ksrc, "log", "-1", "--format=%an") == "Author, An"
+
+
+def in_tree(project: Project, **files: str) -> None:
+    for name, text in files.items():
+        path = project.ksrc / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    git(project.ksrc, "add", "-f", ".")
+    git(project.ksrc, "commit", "-qm", "its own")
+
+
+def test_a_series_of_the_trees_own(ready: Project) -> None:
+    project = ready
+    project.edit(project.ksrc, 40, "forty", "own: Forty")
+    own = git(project.ksrc, "format-patch", "--stdout", "HEAD~1") + "\n"
+    in_tree(project, **{"debian/patches/own.patch": own, "debian/patches/series": "# Ours\nown.patch"})
+    here = exported(project, "debian")
+    series = (here / "debian/patches/series").read_text().splitlines()
+    assert series[:2] == ["# Ours", "own.patch"] and len(series) == 5
+    # Exported again into a tree that has the first one's files, they stand there once.
+    shutil.copytree(here / "debian", project.ksrc / "debian", dirs_exist_ok=True)
+    in_tree(project)
+    assert (exported(project, "debian") / "debian/patches/series").read_text().splitlines() == series
+    # In a tree where its patches are not applied quilt would give another one than was exported.
+    project.edit(project.ksrc, 40, "line 40 of a", "own: Not forty")
+    done = project.verb("branch", code=1, STYLE="debian")
+    assert errors(done) == 1 and "is not the tree that its debian/patches/series makes" in done.stderr
+
+
+@pytest.mark.parametrize("url, state", [
+    ("https://git.kernel.org/torvalds/linux.git",
+     "Git-commit: {}\nPatch-mainline: Queued\nGit-repo: https://git.kernel.org/torvalds/linux.git\n"),
+    ("/srv/linux", "Patch-mainline: Not yet, not submitted\n")])
+def test_suse_and_no_release(ready: Project, url: str, state: str) -> None:
+    up = merged(ready, "p: Prerequisite")
+    git(up, "tag", "-d", "v9.9-rc1")
+    git(up, "config", "remote.origin.url", url)
+    here = exported(ready, "suse", BUG="bsc#1", LINUX_GIT=str(up))
+    assert state.format(git(up, "rev-parse", "HEAD")) in next(here.glob("*/0001-*")).read_text()
+
+
+def test_suse_and_what_was_posted(ready: Project) -> None:
+    patch = next(ready.patches.glob("0002-*"))
+    link = "Link: https://lore.kernel.org/r/a@b"
+    patch.write_text(patch.read_text().replace("Why: naïve.\n", f"Why: naïve.\n\n{link}\n"))
+    text = next(exported(ready, "suse", BUG="bsc#1").glob("*/0002-*")).read_text()
+    assert "\nPatch-mainline: Submitted, 2001-02-03 https://lore.kernel.org/r/a@b\n" in text
+
+
+def test_a_variable_named_base(ready: Project) -> None:
+    exported(ready, "ubuntu", BUG="1", SUITE="noble", base="0")
+
+
+def test_a_patch_for_this_tree_alone_stands_last(ready: Project) -> None:
+    """Left out from among the others, its change would be in the next one's mail."""
+    shutil.rmtree(ready.patches / "prereq")
+    ready.queue(THREE[2], THREE[1])
+    (ready.patches / "0000-cover-letter").write_text(COVER)
+    done = ready.verb("stable", code=1, LINUX_GIT=str(merged(ready, "a: One")))
+    assert errors(done) == 1 and "SAUCE: a: Two: it is for this tree alone" in done.stderr
+
+
 @pytest.mark.parametrize("env, code, said", [
+    ({"STYLE": "ubuntu", "BUG": "LP#1", "SUITE": "noble"}, 2, "needs BUG=, not 'LP#1'"),
+    ({"STYLE": "debian", "BUG": "#1234567"}, 2, "needs BUG=, not '#1234567'"),
+    ({"STYLE": "suse", "BUG": "bsc#1 1234567"}, 2, "needs BUG=, not '1234567'"),
+    ({"STYLE": "suse", "BUG": " "}, 2, "needs BUG="),
     ({"STYLE": "arch"}, 2, "plain ubuntu suse debian"), ({"STYLE": "ubuntu"}, 2, "needs BUG="),
     ({"STYLE": "ubuntu", "BUG": "1"}, 2, "needs SUITE="), ({"STYLE": "suse"}, 2, "needs BUG="),
     ({"STYLE": "plain", "LINUX_GIT": "/usr"}, 2, "not a git repository"),

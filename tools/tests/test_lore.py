@@ -94,6 +94,12 @@ def test_the_mails(ready: Project, tmp_path: Path) -> None:
     assert [lines[at] for at in (9, 19, 29, 39)] == ["ten", "twenty", "thirty", "line 40 of a"]
 
 
+def test_a_path_with_a_space(ready: Project) -> None:
+    ready.cache = ready.cache.rename(ready.cache.parent / "a cache's")
+    done = ready.verb("lore", XDG_CACHE_HOME=str(ready.cache))
+    assert "FAIL" not in done.stdout and mails(ready)[0]["To"] == "A Maintainer <am@kernel.org>"
+
+
 def test_it_runs_without_any_network(ready: Project) -> None:
     # Root in a chroot may make no user namespace.
     done = ready.run("unshare", "-n" if os.geteuid() == 0 else "-rn", PYTHON, "-m", "tools", "lore")
@@ -127,8 +133,8 @@ def test_what_checkpatch_says_fails_it(ready: Project, word: str) -> None:
 
 
 def test_mails_that_come_back_otherwise_fail_it(ready: Project) -> None:
-    ready.fake("git", 'case "$*" in *mailsplit*) "$REAL" "$@"; for box; do :; done;'
-               ' sed -i s/^+twenty/+twelve/ "${box%/*}"/../back/000?; exit;; esac; exec "$REAL" "$@"')
+    ready.fake("git", '"$REAL" "$@" || exit; for word; do case "$word" in -o*/split)'
+               ' sed -i s/^+twenty/+twelve/ "${word#-o}"/000?;; esac; done')
     done = ready.verb("lore", code=1)
     assert re.search("b4 am, applied +FAIL", done.stdout)
 
