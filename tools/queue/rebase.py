@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..common import FAIL, USAGE, Err, flag, remove, say, stage, write
 from ..results import run_directory
-from . import bases
+from . import bases, lore
 from .store import NOBODY, Store, git, is_own, of_user, pipeline, series, subject
 from .tree import FORMAT_PATCH, EditTree, is_prereq, nearest
 
@@ -45,13 +45,10 @@ class Source:
             self._of_base(Store(name, ""))
         elif ".." in span and path.is_dir():
             self._of_repository(span)
-        elif path.is_dir() and series(path):
-            self.patches = _in_order(name, series(path))
-        elif path.is_file():
-            remove(self.new)
-            self.new.mkdir(parents=True)
-            git("mailsplit", "-b", "--keep-cr", "-d4", f"-o{self.new}", path)
-            self.patches = _in_order(name, sorted(self.new.iterdir()))
+        elif (path / "series").is_file():
+            self.patches = series(path)
+        elif boxes := [path] if path.is_file() else sorted([*path.glob("*.patch"), *path.glob("*.eml")]):
+            self.patches = lore.taken(here, boxes)
         else:
             raise Err(f"FROM={name} is no base, no <repository>:A..B, no mailbox and no directory of patches",
                       f"one of: {' '.join(bases.read())}; or FROM=~/linux:v7.1..series", USAGE)
@@ -79,22 +76,6 @@ class Source:
         where = of_user("-C", self.repository, "rev-parse", "--path-format=absolute", "--git-path", "objects")
         env = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": where.stdout.strip()}
         return git("-C", edit.path, "range-diff", "--no-color", self.range, new, env=env).stdout
-
-
-def _in_order(name: str, mails: Sequence[Path]) -> list[Path]:
-    """Mails in the order that their subjects tell, without the cover letter."""
-    found: dict[int, Path] = {}
-    total = 0
-    for number, mail in enumerate(mails, 1):
-        text = mail.read_text(errors="replace")
-        said = re.search(r"(?m)^Subject: \[[^\]]*?(\d+)/(\d+)\]", text)
-        number, total = (int(said[1]), int(said[2])) if said else (number, total)
-        found |= {number: mail} if re.search(r"(?m)^diff --git ", text) else {}
-    missing = [str(number) for number in range(1, total + 1) if number not in found]
-    if missing:
-        raise Err(f"FROM={name} has a hole: of {total} patches it lacks {', '.join(missing)}",
-                  "get the missing mails", USAGE)
-    return [found[number] for number in sorted(found)]
 
 
 def give(repository: Path, patches: Sequence[Path], to: Path) -> None:

@@ -7,16 +7,20 @@ user's tree is never touched.
 
 from __future__ import annotations
 
+import email.utils
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
 
 from .conftest import (COVER, GIT, TOP, Project, as_prereq, clean_env, errors, git, identify, kernel_tree,
-                       snapshot)
+                       latest, snapshot)
+from .test_lore import lend
 
 SMMU, CORE, HEADER = "drivers/iommu/smmu.c", "drivers/iommu/core.c", "include/core.h"
 STEPS = "".join(f"""\
@@ -341,8 +345,16 @@ def test_an_earlier_version_is_named(ready: Project) -> None:
         git(ready.ksrc, "log", "-1", "--format=%s", name) for name in names)]
     assert subjects(tree)[2:] == ALL[1:]
     compiles(tree)
-    # And what was made of it goes to the branch.
-    assert "FAIL" not in ready.verb("branch").stdout
+    # And what was made of it goes to the branch: the reverts are the submitter's, of today.
+    for style in "plain", "debian", "suse":
+        assert "FAIL" not in ready.verb("branch", STYLE=style, BUG="bsc#1" if style == "suse" else "1").stdout
+        text = next(latest(ready, style).rglob("0001-Revert*")).read_text()
+        said = dict(re.findall(r"(?m)^([A-Z][\w-]+): (.*)$", text.partition("\n\n")[0]))
+        assert re.search(r"(?m)^From: A Person <person@kernel.org>$", text)
+        assert time.time() - email.utils.mktime_tz(email.utils.parsedate_tz(said["Date"]) or (0,) * 10) < 3600
+        assert "\nSigned-off-by: A Person <person@kernel.org>\n" in text
+        assert said.get("Forwarded", "not-needed") == "not-needed"
+        assert said.get("Patch-mainline", "Never").startswith("Never")
 
 
 def test_an_earlier_version_that_was_reverted(ready: Project) -> None:
@@ -384,6 +396,7 @@ def test_a_tree_that_went_on(ready: Project) -> None:
 @pytest.mark.parametrize("kind", ["repository", "shallow", "mailbox", "directory"])
 def test_from_elsewhere(ready: Project, kind: str) -> None:
     old = drift(ready.ksrc) and ready.ksrc.parent / "old"
+    lend(ready)
     mails = git(old, "format-patch", "--stdout", "--full-index", "--cover-letter", "HEAD~4")
     where = f"{old}:HEAD~4..main"
     for name, value in (("format.signOff", "true"), ("format.suffix", ".txt")):     # of a user
@@ -419,13 +432,86 @@ def without(text: str, number: int) -> str:
     (lambda text: without(text, 2), "lacks 2"),
     (lambda text: text.replace("\n+\treturn id & 1;\n", "\n+\treturn id &\n 1;\n"), f"patch failed: {SMMU}"),
     (lambda text: text.replace("\t", "    "), "patch failed"),
-    (lambda text: text[:text.index("diff --git")], "lacks 1, 2, 3, 4"),
+    (lambda text: text[:text.index("diff --git")], "lacks every patch"),
 ])
 def test_mails_that_were_changed_on_the_way(ready: Project, change: Callable[[str], str], said: str) -> None:
+    lend(ready)
     box = ready.ksrc.parent / "box"
     box.write_text(change(git(ready.ksrc.parent / "old", "format-patch", "--stdout", "-n", "HEAD~4") + "\n"))
     done = rebase(ready, code=None, FROM=str(box))
     assert done.returncode in (1, 2) and errors(done) == 1 and said in done.stderr
+
+
+def as_mails(old: Path, *form: str) -> list[str]:
+    mails = git(old, "format-patch", "--stdout", "--cover-letter", "-n", *form, "HEAD~4") + "\n"
+    return re.split(r"(?m)^(?=From [0-9a-f]{40} )", mails)[1:]
+
+
+def mime(mail: str, cte: str) -> str:
+    """The same mail, its body in another encoding of MIME."""
+    head, _, body = mail.partition("\n\n")
+    made = EmailMessage()
+    for line in re.sub("\n ", " ", head).splitlines()[1:]:
+        if not line.startswith(("MIME-", "Content-")):
+            made[line.partition(": ")[0]] = line.partition(": ")[2]
+    made.set_content(body, cte=cte)
+    return head.splitlines()[0] + "\n" + made.as_string() + "\n"
+
+
+def reply(mail: str) -> str:
+    """An answer with a change of its own, below the whole of what it answers."""
+    head, _, body = mail.partition("\n\n")
+    quoted = "".join(f"> {line}\n" for line in body.splitlines())
+    diff = body[body.index("diff --git"):].replace("+\t", "+\t\t")
+    return re.sub("(?m)^Subject: ", "Subject: Re: ", head, count=1) + f"\n\n{quoted}\nLike this?\n\n{diff}"
+
+
+Box = Callable[[list[str], list[str]], list[str]]
+MAILBOXES: dict[str, Box] = {
+    "replies": lambda v1, v2: [*v1, *map(reply, v1[1:])],
+    "versions": lambda v1, v2: [*v1, *(mail.replace("+\treturn id & 1", "+\treturn id & 3") for mail in v2)],
+    "the newest first": lambda v1, v2: v2 + v1,
+    "older ones that are not all there": lambda v1, v2: v1[:2] + v2,
+    "twice the same": lambda v1, v2: [*v1, *v1],
+    "without numbers": lambda v1, v2: [re.sub(r" \d/4\]", "]", mail) for mail in v1[1:]],
+    "base64": lambda v1, v2: [mime(mail, "base64") for mail in v1],
+    "quoted-printable": lambda v1, v2: [mime(mail, "quoted-printable") for mail in v1],
+    "CRLF": lambda v1, v2: [mail.replace("\n", "\r\n") for mail in v1],
+}
+
+
+@pytest.mark.parametrize("kind", [*MAILBOXES, "eml"])
+def test_a_mailbox(ready: Project, kind: str) -> None:
+    lend(ready)
+    old = ready.ksrc.parent / "old"
+    v1, v2 = as_mails(old), as_mails(old, "-v2")
+    box = ready.ksrc.parent / "box"
+    if kind == "eml":
+        box.mkdir()
+        for number, mail in enumerate(v1):
+            (box / f"{number:04d}-a.eml").write_text(mail.partition("\n")[2])
+    else:
+        box.write_bytes("".join(MAILBOXES[kind](v1, v2)).encode())
+    rebase(ready, FROM=str(box))
+    tree = edit(ready)
+    assert subjects(tree) == ALL
+    compiles(tree)
+    text = (tree / SMMU).read_text()
+    assert "\r" not in text and f"\treturn id & {3 if kind == 'versions' else 1};\n" in text
+    assert git(tree, "log", "-4", "--format=%an %b").split("\n\n") == ["A Üser Why: naïve."] * 4
+
+
+@pytest.mark.parametrize("kind, said", [
+    (lambda v1, v2: [*v1, *v2[:3], *v2[4:]], "has a hole, or two series: b4 am lacks 3"),
+    (lambda v1, v2: [*v1, v1[1].replace("\treturn id;", "\treturn 0;").replace("1/4", "2/4")], "has a hole"),
+    (lambda v1, v2: [*v1, v1[1].replace(" 1/4]", "]")], "has a hole"),
+])
+def test_a_mailbox_of_more(ready: Project, kind: Box, said: str) -> None:
+    lend(ready)
+    old = ready.ksrc.parent / "old"
+    box = ready.ksrc.parent / "box"
+    box.write_text("".join(kind(as_mails(old), as_mails(old, "-v2"))))
+    assert said in rebase(ready, code=2, FROM=str(box)).stderr
 
 
 @pytest.mark.parametrize("where, said", [
