@@ -51,7 +51,8 @@ ORIGINS: Sequence[tuple[str, bool]] = (
 COMPILED = [(re.compile("^" + rx + r"[ \t\r]*$", re.I | re.A), below) for rx, below in ORIGINS]
 KEYED = re.compile(r"^[A-Za-z][A-Za-z0-9-]*:\s*\S")
 # what only looks like one of them
-ATTEMPT = re.compile(r"^[\s>#*|-]*(?:[(\[]\s*(?:\S+[ -])?\S+\s+from\s+(?:upstream\s+)?commits?\s+[0-9a-f]{5}|"
+ATTEMPT = re.compile(r"^[\s>#*|-]*(?:[(\[]\s*(?:[^\s:]+[ -])?[^\s:]+\s+from\s+"
+                     r"(?:upstream\s+)?commits?\s+[0-9a-f]{5}|"
                      r"[(\[]?\s*(?:(?:cherry[ -]?pick|back[ -]?port)(?:ed)?\s+"
                      r"(?:from\b|of\s+(?:upstream\s+)?commits?\s+[0-9a-f]{5})|"
                      r"upstream commit:?\s+[0-9a-f]{5}|commit\s+[0-9a-f]{5,}\s+upstream|"

@@ -402,7 +402,7 @@ def test_a_damaged_cache_is_rebuilt(h: History, damage: str) -> None:
     path.write_bytes({
         "cut": data[:-5], "flipped": data.replace(b"foo: A", b"foo: B"), "empty": b"",
         "garbage": os.urandom(4000),
-        "other version": data.replace(b"cache 4", b"cache 1"),
+        "other version": data.replace(FORMAT.encode(), b"lint cache 1"),
         "half a record": data[:data.index(b"\nF\t") + 20],
         "half an append": data + b"F\tdead", "two seals": data + data[data.rindex(b"=\t"):]}[damage])
     assert h.missing() == {f, g}

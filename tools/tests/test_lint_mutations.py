@@ -845,7 +845,7 @@ for who in ("bb", "BB", "bp", "bob"):
 for who in ("ob", "b", "eb", "bbq"):
     note_case("defect", f"a note by {who}", f"[{who}: slower silicon]")
 for told in ("s/foo_new/foo_old/", "see foo_reset: no such field", "may hang without it",
-             "drivers/foo has no such call"):
+             "drivers/foo has no such call", "taken from commit 0123456789ab instead"):
     note_case("honest", f"a note that says {told}", f"[bob: {told}]")
 
 
