@@ -4,6 +4,7 @@
 Each room may use those above it in this list and none below (tests/test_style.py asserts it):
 
     common      errors, the cache, progress, commands, locks
+    deps        the packages that each verb needs
     results     the one result of whatever is judged, its reports, the directory of a run
     queue       a base's source and its patches: manifest, archive, configuration, store, edit tree,
                 exports, rebase, status

@@ -18,10 +18,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from . import deps
 from .common import INTERRUPTED, PASS, TOP, Err
 from .crash import test
 from .kernel import kunit
-from .queue import bases, config, deps, status
+from .queue import bases, config, status
 from .results import Report, Result, Status, count, counted, failure, from_junit, run_directory, table, worst
 
 # part: what it changes in the default crash

@@ -16,9 +16,10 @@ import subprocess
 import time
 from pathlib import Path
 
+from . import deps
 from .check import UNTRIED
 from .common import DISK_FULL, ENVIRONMENT, TOP, USAGE, Err, cache_dir, full, lock, remove, run, say, stage
-from .queue import archive, deps
+from .queue import archive
 from .results import Report, Result, Status, counted, run_directory, table
 
 SUITES = ("bookworm", "trixie")     # Debian 12 and 13, which the README promises

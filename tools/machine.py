@@ -21,8 +21,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from . import deps
 from .common import Err, cache_dir, made, run
-from .queue import archive, deps
+from .queue import archive
 
 CONSOLE = "console.log"
 FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"

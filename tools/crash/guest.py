@@ -14,9 +14,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from .. import deps
 from ..common import TOP, Err, cache_dir, made, run, stage
 from ..kernel.build import ARCH, CROSS
-from ..queue import archive, deps
+from ..queue import archive
 
 HERE = Path(__file__).resolve().parent
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import common, machine
+from .. import common, deps, machine
 from ..common import LOST, TOP, USAGE, Err, stage
 from ..kernel import build
-from ..queue import bases, config, deps, status
+from ..queue import bases, config, status
 from ..queue.store import Store, digest, series
 from ..results import Report, Result, Status, counted, failure, release, run_directory
 from . import guest, judge, picture, report, workload

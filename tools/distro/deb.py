@@ -22,9 +22,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import deps
 from ..common import USAGE, Err, beside, flag, full, lock, remove, run, say, stage
 from ..kernel.build import ARCH, FIXED, compiler, make, run_make
-from ..queue import archive, config, deps
+from ..queue import archive, config
 from ..queue.store import NOBODY, Store, digest
 from .kit import pack
 

@@ -23,11 +23,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import machine
+from .. import deps, machine
 from ..common import FAIL, TOP, USAGE, Err, beside, cache_dir, flag, full, lock, remove, run, say, stage
 from ..crash.guest import compile_init, cpio
 from ..kernel.build import ARCH
-from ..queue import archive, config, deps
+from ..queue import archive, config
 from ..queue.store import digest
 from . import deb
 

@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .. import common, machine
+from .. import common, deps, machine
 from ..common import TOP, Err, run, stage
 from ..crash import judge, report, workload
 from ..crash.scenario import DUMP, NIC, RESERVE, SLOW, TRACE, Scenario
-from ..queue import archive, config, deps
+from ..queue import archive, config
 from ..results import Report, Result, Status, run_directory
 from . import image as images
 from .kit.dump import wrong

@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import common, machine
+from .. import common, deps, machine
 from ..common import FAIL, Err, flag, run, stage
 from ..crash import judge, workload
 from ..crash.scenario import SLOW, TRACE
 from ..crash.trace import read_trace
-from ..queue import config, deps
+from ..queue import config
 from ..results import Report, Result, Status, run_directory, table, worst
 from . import bmc as bmcs
 from . import image as images

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import deps
 from ..common import DISK_FULL, FAIL, TOP, VERBOSE, Err, Stage, beside, cache_dir, full, remove, run, say
 from ..common import stage, tail
-from ..queue import deps
 from ..queue.store import Store, digest, series
 
 ARCH = "arm64"

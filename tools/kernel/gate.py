@@ -24,8 +24,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import deps
 from ..common import FAIL, USAGE, Err, Stage, lock, run, stage, write
-from ..queue import bases, deps, status
+from ..queue import bases, status
 from ..queue.store import PREREQ, Store, digest, is_own
 from ..results import Report, Result, Status, counted, run_directory, table, worst
 from . import build, kunit, sparse

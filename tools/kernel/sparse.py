@@ -11,8 +11,9 @@ import os
 import shutil
 from pathlib import Path
 
+from .. import deps
 from ..common import Err, cache_dir, made, run, stage
-from ..queue import archive, deps
+from ..queue import archive
 
 SUITES = ("forky", "sid")       # where newer ones are looked for, in this order
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import Template
 
+from .. import deps
 from ..common import Err, cache_dir, flag, full, lock, made, remove, run, stage, tail
-from . import deps
 
 INDEX_AGE_S = 24 * 3600
 OWN = "own"

@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import deps
 from ..common import TOP, USAGE, Err, say
-from . import bases, deps
+from . import bases
 
 if TYPE_CHECKING:
     import kconfiglib

@@ -17,9 +17,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import deps
 from ..common import FAIL, USAGE, Err, remove, run, say, stage, write
 from ..results import Result, Status, run_directory
-from . import archive, bases, deps
+from . import archive, bases
 from .export import (Patch, Submitter, adopted, comes_back, commit, compose, cover, for_all, judged,
                      patch_ids, read, report, submitter)
 from .store import Store, digest, git, is_own, of_user, series

@@ -24,8 +24,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .. import deps
 from ..common import FAIL, TOP, USAGE, Err, cache_dir, flag, lock, made, remove, run, say, stage, write
-from . import archive, bases, deps
+from . import archive, bases
 
 NOBODY = "smmuv3-kdump"
 EPOCH = "2000-01-01T00:00:00+0000"

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from .. import machine
+from .. import deps, machine
 from ..common import Err
 from ..crash import guest, judge, report, workload
 from ..crash import test as crash
 from ..crash.matrix import Job, Matrix
 from ..crash.scenario import MAX_SEED, NIC, TRACE
 from ..kernel import build
-from ..queue import config, deps, status
+from ..queue import config, status
 from ..results import Report, Result, Status
 from .conftest import TOP, a_scenario
 

@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 
+from .. import deps
 from ..common import ENVIRONMENT, FAIL, INVALID, PASS, USAGE, Err
 from ..crash import vmcore as crash_vmcore
 from ..crash.workload import READ_SIZE, expected_block, frame
@@ -32,7 +33,6 @@ from ..distro import bmc as bmcs
 from ..distro.kit import collect, dump, pack, provoke, stream, verdict
 from ..distro.kit import server as kit_server
 from ..distro.kit.provoke import CLOCK
-from ..queue import deps
 from ..queue.store import Store
 from .conftest import TOP, Project, kernel_tree, snapshot
 from .test_distro import Usage

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from .. import machine, results
+from .. import deps, machine, results
 from ..common import Err
 from ..crash import guest, judge, matrix
 from ..crash import test as crash
 from ..crash.matrix import Job, Matrix
 from ..kernel import build
-from ..queue import deps, status
+from ..queue import status
 from ..results import Report, Result, Status
 from .conftest import TOP
 

@@ -12,7 +12,8 @@ from .conftest import TOP
 
 TOOLS = TOP / "tools"
 # The order of tools/__init__.py: each room may use those before it.
-LAYERS = ["common", "results", "queue", "machine", "kernel", "crash", "distro", "check", "fresh", "__main__"]
+LAYERS = ["common", "deps", "results", "queue", "machine", "kernel", "crash", "distro", "check", "fresh",
+          "__main__"]
 
 
 def modules() -> dict[str, Path]:

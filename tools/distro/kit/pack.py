@@ -21,10 +21,11 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from ... import deps
 from ...common import ENVIRONMENT, TOP, USAGE, Err, beside, cache_dir, full, lock, say, stage, write
 from ...crash.guest import compile_init
 from ...kernel import build
-from ...queue import config, deps
+from ...queue import config
 from ...queue.store import Store
 
 HERE = Path(__file__).resolve().parent

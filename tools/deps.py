@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ..common import Err, run, stage
+from .common import Err, run, stage
 
 # need: {package: what shows that it is there (a command, a Python module "py:…", a file)}
 NEEDS: dict[str, dict[str, str]] = {
