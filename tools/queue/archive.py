@@ -8,13 +8,12 @@ suite is looked at through a "view", one private apt state for one suite and arc
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from string import Template
 
@@ -175,7 +174,8 @@ class View:
         partial.mkdir(exist_ok=True)
         name, version, size = record["Package"], record["Version"], int(record["Size"])
         for old in partial.glob(f"{name}_*.deb"):
-            if old.stem.split("_")[1].replace("%3a", ":") != version:
+            # apt does not look at the content of one that has its size.
+            if old.stem.split("_")[1].replace("%3a", ":") != version or old.stat().st_size >= size:
                 old.unlink()
         free = shutil.disk_usage(partial).free
         if free < size + (16 << 20):
@@ -189,37 +189,33 @@ class View:
             debs = list(partial.glob(f"{name}_*.deb"))
             if done.returncode or len(debs) != 1:
                 raise explain(f"fetching {name} {version}", done)
-            with open(debs[0], "rb") as handle:
-                found = hashlib.file_digest(handle, "sha256").hexdigest()
-            if found != record["SHA256"]:
-                debs[0].unlink()
-                raise Err(f"fetching {name} {version}: the download was cut short or damaged "
-                          f"(SHA256 {found})", "run the same command again")
             step.update(f"{size >> 20} MiB")
         return debs[0]
 
 
 def _kept(where: Path, package: str, arch: str) -> Path | None:
-    """The newest that was fetched, unless the archive is to be asked."""
-    best: tuple[str, Path] | None = None
-    for path in where.glob(f"{package}_*.deb") if not flag("UPDATE") else []:
-        _, found, found_arch = path.stem.replace("%3a", ":").split("_")
-        if found_arch in (arch, "all") and (not best or run(
-                ["dpkg", "--compare-versions", found, "gt", best[0]], check=False).returncode == 0):
-            best = found, path
-    return best[1] if best else None
+    """What was fetched last, unless the archive is to be asked."""
+    found = [path for path in where.glob(f"{package}_*.deb") if path.stem.rpartition("_")[2] in (arch, "all")]
+    found.sort(key=lambda path: path.stat().st_mtime)
+    return found[-1] if found and not flag("UPDATE") else None
+
+
+def _views(suites: Sequence[str], arch: str, types: str = "deb") -> Iterator[View]:
+    """Each suite in turn, locked."""
+    deps.need("archive")
+    for suite in suites:
+        view = View(suite, native() if arch == "all" else arch, types)
+        with lock(view.here / "lock"):
+            yield view
 
 
 def newest(package: str, suites: Sequence[str], arch: str = "all") -> str:
     """The version that fetch() would take with UPDATE=1, by an index that is no older than a day."""
-    deps.need("archive")
-    for suite in suites:
-        view = View(suite, native() if arch == "all" else arch)
-        with lock(view.here / "lock"):
-            if not view.fresh():
-                view.update()
-            if record := view.find(package):
-                return record["Version"]
+    for view in _views(suites, arch):
+        if not view.fresh():
+            view.update()
+        if record := view.find(package):
+            return record["Version"]
     return ""
 
 
@@ -232,14 +228,12 @@ def fetch(package: str, *, arch: str = "all", suites: Sequence[str]) -> Path:
     where = cache_dir("debs", "+".join(suites))
     if kept := _kept(where, package, arch):
         return kept
-    deps.need("archive")
-    for suite in suites:
-        view = View(suite, native() if arch == "all" else arch)
-        with lock(view.here / "lock"):
-            if kept := _kept(where, package, arch):
-                return kept
-            if deb := view.get(package):
-                return deb.rename(where / deb.name)
+    for view in _views(suites, arch):
+        if kept := _kept(where, package, arch):
+            return kept
+        if deb := view.get(package):
+            deb.touch()
+            return deb.rename(where / deb.name)
     raise Err(f"the archive does not have {package} (any more); looked in: {', '.join(suites)}", ELSEWHERE)
 
 
@@ -258,28 +252,26 @@ def _extract(tar: Path, to: Path) -> None:
 
 def source(package: str, *, suites: Sequence[str]) -> Path:
     """The directory with a package's upstream source, of the first suite that has it; unpacked once."""
-    deps.need("archive", "tree")
+    deps.need("tree")
     root = cache_dir("unpacked")
-    for suite in suites:
-        view = View(suite, native(), "deb-src")
-        with lock(view.here / "lock"):
-            kept = sorted(root.glob(f"{package}_*_source-{suite}"))
-            if kept and not flag("UPDATE"):
-                return kept[-1]
-            if not view.fresh():
-                view.update()
-            partial = view.here / "partial" / package
-            remove(partial)
-            partial.mkdir(parents=True)
-            with stage(f"fetching the source of {package}"):
-                done = view.apt("apt-get", "source", "--download-only", "--only-source", package, cwd=partial)
-            if "Unable to find a source package" in done.stderr:
-                continue
-            tars = [path for path in partial.glob(f"{package}_*.tar.*")
-                    if ".debian." not in path.name and path.suffix != ".asc"]
-            if done.returncode or len(tars) != 1:
-                raise explain(f"fetching the source of {package}", done)
-            return made(root / f"{re.split('[.](?:orig|tar)', tars[0].name)[0]}_source-{suite}",
-                        lambda new: _extract(tars[0], new))
+    for view in _views(suites, native(), "deb-src"):
+        kept = sorted(root.glob(f"{package}_*_source-{view.suite}"))
+        if kept and not flag("UPDATE"):
+            return kept[-1]
+        if not view.fresh():
+            view.update()
+        partial = view.here / "partial" / package
+        remove(partial)
+        partial.mkdir(parents=True)
+        with stage(f"fetching the source of {package}"):
+            done = view.apt("apt-get", "source", "--download-only", "--only-source", package, cwd=partial)
+        if "Unable to find a source package" in done.stderr:
+            continue
+        tars = [path for path in partial.glob(f"{package}_*.tar.*")
+                if ".debian." not in path.name and path.suffix != ".asc"]
+        if done.returncode or len(tars) != 1:
+            raise explain(f"fetching the source of {package}", done)
+        return made(root / f"{re.split('[.](?:orig|tar)', tars[0].name)[0]}_source-{view.suite}",
+                    lambda new: _extract(tars[0], new))
     raise Err(f"the archive does not have the source of {package}; looked in: {', '.join(suites)}",
               "look whether the package has a new name")
