@@ -21,6 +21,8 @@ INTERRUPTED = 130
 
 WATCH_S = 0.2
 DISK_FULL = re.compile(r"No space left on device|Out of diskspace|Disk quota exceeded")
+GIT_LOCK = re.compile(r"Unable to create '(.+\.lock)': File exists")
+NOT_TRUSTED = re.compile(r"dubious ownership in repository at '(.+)'")
 
 TOP = Path(__file__).resolve().parent.parent
 
@@ -70,6 +72,17 @@ def full(where: str) -> Err:
     """The error of a disk without space, wherever it shows."""
     return Err(f"the disk is full: {where}", "free some space, or set XDG_CACHE_HOME to a directory on a "
                "larger disk, and run the same command again")
+
+
+def _of_git(said: str) -> Err | None:
+    """What is the same for every git command, and nothing that it was asked for."""
+    if found := GIT_LOCK.search(said):
+        return Err(f"{found[1]} is there: another git command runs, or one was killed",
+                   f"wait for it; if none runs: rm {shlex.quote(found[1])}, and run the same command again")
+    if found := NOT_TRUSTED.search(said):
+        return Err(f"git does not trust {found[1]}: it belongs to somebody else",
+                   f"git config --global --add safe.directory {shlex.quote(found[1])}")
+    return None
 
 
 def say(text: str) -> None:
@@ -212,6 +225,8 @@ def run(cmd: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str,
         raise Err(f"{words[0]} is not installed") from err
     if done.returncode and DISK_FULL.search(done.stderr + done.stdout):
         raise full(f"`{shlex.join(words[:3])} …`")
+    if done.returncode and (of_git := _of_git(done.stderr)):
+        raise of_git
     if check and done.returncode:
         raise Err(f"`{shlex.join(words[:4])}{' …' if len(words) > 4 else ''}` failed "
                   f"({done.returncode}):\n{tail(done.stderr or done.stdout)}", next_step)

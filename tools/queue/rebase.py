@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from email.utils import formatdate
 from pathlib import Path
 
 from ..common import FAIL, USAGE, Err, flag, remove, say, stage, write
 from ..results import run_directory
 from . import bases, lore
-from .store import NOBODY, Store, git, is_own, of_user, pipeline, series, subject
+from .store import Store, git, is_own, of_user, pipeline, series, subject
 from .tree import FORMAT_PATCH, EditTree, is_prereq, nearest
 
 AM = ("am", "-q", "-3", "--keep-cr", "--keep-non-patch", "--no-scissors", "--whitespace=nowarn",
@@ -29,7 +30,6 @@ PUBLIC = {line.lower() for line in (
     "Retain CR0_SMMUEN during kdump device reset", "Skip RMR bypass for kdump adoption",
     "Detect ARM_SMMU_OPT_KDUMP_ADOPT in probe()")}
 DRIVERS = "drivers/iommu"
-REVERTED = "Sat, 1 Jan 2000 00:00:00 +0000"
 SYMBOLS = r"(arm_smmu_kdump|OPT_KDUMP|kdump_adopt)"
 
 
@@ -43,7 +43,7 @@ class Source:
         self.repository, self.new = path, here / "from"
         if name in bases.read():
             self._of_base(Store(name, ""))
-        elif ".." in span and path.is_dir():
+        elif ".." in span and Store.is_repository(path):
             self._of_repository(span)
         elif (path / "series").is_file():
             self.patches = series(path)
@@ -60,8 +60,9 @@ class Source:
 
     def _of_repository(self, span: str) -> None:
         found = of_user("-C", self.repository, "rev-list", "--min-parents=2", span, "--")
-        if found.returncode or found.stdout:
-            why = found.stderr.strip().splitlines()[0] if found.returncode else "a series has no merge"
+        if "..." in span or found.returncode or found.stdout:
+            why = ("a series is a range with two dots" if "..." in span else
+                   found.stderr.strip().splitlines()[0] if found.returncode else "a series has no merge")
             raise Err(f"FROM={self.name}: {why}", f"git -C {self.repository} log {span}", USAGE)
         remove(self.new)
         done = of_user("-C", self.repository, *FORMAT_PATCH, "-o", self.new, span)
@@ -113,11 +114,11 @@ def earlier(store: Store) -> list[tuple[str, str]]:
             and (name in added or re.sub(r"^.*smmu-v3: ", "", title).lower() in PUBLIC)]
 
 
-def revert(ksrc: Path, name: str, title: str, to: Path) -> Path:
-    """The revert of a commit, as a mail."""
+def revert(ksrc: Path, who: str, name: str, title: str, to: Path) -> Path:
+    """The revert of a commit, as a mail of today."""
     of_user("-C", ksrc, "diff-tree", "-p", "-R", "--full-index", "--binary", "--no-renames", "--no-commit-id",
             f"--output={to}", name)
-    head = (f"From: {NOBODY} <{NOBODY}>\nDate: {REVERTED}\nSubject: Revert \"{title}\"\n\n"
+    head = (f"From: {who}\nDate: {formatdate(localtime=True)}\nSubject: Revert \"{title}\"\n\n"
             f"This reverts commit {name}.\n\n"
             "It is of an earlier version of the series that takes its place.\n\n---\n")
     write(to, head.encode() + to.read_bytes())
@@ -157,20 +158,25 @@ class Rebase:
 
     def _reverts(self) -> list[Path]:
         """Reverts of an earlier version in the tree's history; without REVERT=1 it is only pointed out."""
-        found = earlier(self.store)
-        if not found:
+        found, ksrc = earlier(self.store), self.store.ksrc
+        if not found or not ksrc:
             return []
+        listing = "\n".join(f"    {name[:12]} {title}" for name, title in found)
+        carries = f"{ksrc} carries an earlier version of this idea:\n{listing}"
+        who = of_user("-C", ksrc, "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
+        if who.returncode:
+            raise Err(f"{carries}\nIts reverts are yours, and git's configuration does not say who you are",
+                      'git config --global user.name "Your Name"; git config --global user.email '
+                      "you@your.domain", USAGE)
         new = run_directory("rebase", self.store.here.name) / "reverts"
         new.mkdir()
-        assert self.store.ksrc
-        made = [revert(self.store.ksrc, *one, new / f"{number:04d}-revert.patch")
+        author = who.stdout.rpartition("> ")[0] + ">"
+        made = [revert(ksrc, author, *one, new / f"{number:04d}-revert.patch")
                 for number, one in enumerate(found, 1)]
-        give(self.store.ksrc, made, self.edit.path)
+        give(ksrc, made, self.edit.path)
         if not flag("REVERT"):
-            listing = "\n".join(f"    {name[:12]} {title}" for name, title in found)
-            raise Err(f"{self.store.ksrc} carries an earlier version of this idea:\n{listing}",
-                      f"{self.again} REVERT=1 reverts them first\n        (the reverts as a series of their "
-                      f"own: {new})", FAIL)
+            raise Err(carries, f"{self.again} REVERT=1 reverts them first\n        (the reverts as a series "
+                      f"of their own: {new})", FAIL)
         return made
 
     # The states.
@@ -179,15 +185,12 @@ class Rebase:
         there = self.edit.in_edit("symbolic-ref", "-q", "--short", "HEAD", check=False)
         head = self.edit.in_edit("rev-parse", "HEAD")
         ours = there == self.branch
-        busy = self.edit.busy()
-        if busy and not ours:
-            raise Err(f"{busy} is under way in {self.edit.path}", "finish or abort it first", FAIL)
+        busy = ours and self.edit.busy()
         if busy:
             self._go_on()
-        elif changes := self.edit.changes():
-            raise Err(f"{self.edit.path} has uncommitted changes: {', '.join(changes[:5])}",
-                      "commit them or undo them, then run it again", FAIL)
-        elif ours and self.edit.in_edit("merge-base", self.source, "HEAD", check=False) != self.source:
+        else:
+            self.edit.check_still()
+        if ours and self.edit.in_edit("merge-base", self.source, "HEAD", check=False) != self.source:
             raise Err(f"{self.branch} in {self.edit.path} stands on another state of the tree than today's",
                       f"git -C {self.edit.path} branch -m NAME keeps it as NAME; then run it again", FAIL)
         source = Source(self.name, self.here)
@@ -198,7 +201,10 @@ class Rebase:
     def _start(self, source: Source, ours: bool) -> None:
         patches = self._patches(source)
         if not ours:
-            self._check_branch()
+            if self.edit.in_edit("rev-parse", "-q", "--verify", f"refs/heads/{self.branch}", check=False):
+                raise Err(f"{self.edit.path} has a branch {self.branch} of an earlier rebase",
+                          f"git -C {self.edit.path} checkout {self.branch}, to go on with it; or git branch "
+                          "-m, to keep it under another name, and run it again", FAIL)
             self.edit.in_edit("checkout", "-q", "-b", self.branch, self.source)
         # From here on the tree, not the queue, has the last word: refresh may replace what there is.
         self.edit.sync(self.source)
@@ -208,13 +214,6 @@ class Rebase:
             done = git("-C", self.edit.path, *AM, *patches, check=False)
         if done.returncode:
             self._stop(done.stderr)
-
-    def _check_branch(self) -> None:
-        """A branch of an earlier rebase is not overwritten if it has commits of its own."""
-        if self.edit.in_edit("rev-parse", "-q", "--verify", f"refs/heads/{self.branch}", check=False):
-            raise Err(f"{self.edit.path} has a branch {self.branch} of an earlier rebase",
-                      f"git -C {self.edit.path} checkout {self.branch}, to go on with it; or git branch -m, "
-                      "to keep it under another name, and run it again", FAIL)
 
     def _go_on(self) -> None:
         left = self.edit.in_edit("diff", "--name-only", "--diff-filter=U")

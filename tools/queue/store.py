@@ -48,7 +48,8 @@ def git(*args: str | Path, cwd: Path | None = None, check: bool = True, data: by
         "GIT_COMMITTER_NAME": NOBODY, "GIT_COMMITTER_EMAIL": NOBODY, "GIT_COMMITTER_DATE": EPOCH,
         "GIT_AUTHOR_NAME": NOBODY, "GIT_AUTHOR_EMAIL": NOBODY, "GIT_AUTHOR_DATE": EPOCH,
     }
-    return run(["git", *args], cwd=cwd, check=check, data=data, env={**clean, **(env or {})})
+    return run(["git", *args], cwd=cwd, check=check, data=data, env={**clean, **(env or {})},
+               next_step="mend that and run the same command again")
 
 
 def pipeline(steps: Sequence[Sequence[str | Path]], data: str = "") -> subprocess.CompletedProcess[str]:
@@ -229,13 +230,14 @@ class Store:
 
     @staticmethod
     def is_repository(path: Path) -> bool:
-        done = of_user("-C", path, "rev-parse", "--git-dir", "--show-cdup")
-        if done.returncode and "dubious ownership" in done.stderr:
-            raise Err(f"git does not trust {path}: it belongs to somebody else",
-                      f"git config --global --add safe.directory {path}")
+        done = of_user("-C", path, "rev-parse", "--git-dir", "--show-cdup", "--show-object-format")
         # Its top directory, or a bare repository, and not a directory inside another one.
-        lines = done.stdout.splitlines()
-        return done.returncode == 0 and (lines[1:] in ([""], []) or lines[0] == ".")
+        where, *top, hashes = done.stdout.splitlines() or ["", ""]
+        if hashes not in ("sha1", ""):
+            raise Err(f"{path} names its objects by {hashes}, which git cannot mix with sha1",
+                      "give its files as a plain directory (git archive), or its commits as mails "
+                      "(git format-patch)", USAGE)
+        return done.returncode == 0 and (top in ([""], []) or where == ".")
 
     def _from_repository(self, ksrc: Path) -> str:
         done = of_user("-C", ksrc, "rev-parse", "HEAD^{commit}", "HEAD^{tree}")

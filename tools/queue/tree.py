@@ -141,6 +141,15 @@ class EditTree:
         done = git("-C", self.path, "merge-base", "--is-ancestor", one, other, check=False)
         return done.returncode == 0
 
+    def check_still(self) -> None:
+        """Nothing is under way, and all is committed."""
+        if self.busy():
+            raise Err(f"{self.busy()} is under way in {self.path}", "finish or abort it first", FAIL)
+        if changes := self.changes():
+            raise Err(f"{self.path} has uncommitted changes: {', '.join(changes[:5])}"
+                      + (f" and {len(changes) - 5} more" if len(changes) > 5 else ""),
+                      "commit them (git add -f for new files) or undo them", FAIL)
+
     def changes(self) -> list[str]:
         """Files of the edit tree that are not as committed."""
         changed = self.in_edit("diff", "--name-only", "HEAD")
@@ -169,13 +178,7 @@ class EditTree:
         """Refresh takes a line of commits on the base, all committed."""
         if not (self.path / ".git").is_dir():
             raise Err(f"there is no edit tree {self.path}", self.store.verb("tree"), USAGE)
-        if self.busy():
-            raise Err(f"{self.busy()} is under way in {self.path}", "finish or abort it first", FAIL)
-        changes = self.changes()
-        if changes:
-            raise Err(f"{self.path} has uncommitted changes: {', '.join(changes[:5])}"
-                      + (f" and {len(changes) - 5} more" if len(changes) > 5 else ""),
-                      "commit them (git add -f for new files) or undo them", FAIL)
+        self.check_still()
         if not self._before(source, "HEAD"):
             raise Err(f"the tree's HEAD is not built on the base {self.store.version()} ({source[:12]})",
                       f"git -C {self.path} rebase --onto {source[:12]} {BASE_REF}", FAIL)

@@ -339,6 +339,9 @@ def test_an_earlier_version_is_named(ready: Project) -> None:
     git(copy, "am", "-q", *map(str, sorted(Path(found[1]).iterdir())))
     assert git(copy, "diff", "--stat", f"{names[1]}~1", "HEAD", "--", SMMU).count("+") <= 2
     assert f"This reverts commit {names[0]}." in git(copy, "log", "-1", "--format=%b", "HEAD~1")
+    # By the user, now.
+    assert git(copy, "log", "-1", "--format=%an <%ae>") == "A Person <person@kernel.org>"
+    assert abs(int(git(copy, "log", "-1", "--format=%at")) - time.time()) < 3600
     done = rebase(ready, REVERT="1")
     tree = edit(ready)
     assert subjects(tree)[:2] == [f'Revert "{subject}"' for subject in (
@@ -355,6 +358,20 @@ def test_an_earlier_version_is_named(ready: Project) -> None:
         assert "\nSigned-off-by: A Person <person@kernel.org>\n" in text
         assert said.get("Forwarded", "not-needed") == "not-needed"
         assert said.get("Patch-mainline", "Never").startswith("Never")
+
+
+def test_reverts_are_somebodys(ready: Project) -> None:
+    """Who has no identity hears what there is to revert, and what git must know; the tree's one counts."""
+    names = carrying(ready)
+    (ready.ksrc.parent / ".gitconfig").unlink()
+    done = rebase(ready, code=2, REVERT="1")
+    assert "does not say who you are" in done.stderr and "next: git config --global user.name" in done.stderr
+    assert re.findall(r"(?m)^    ([0-9a-f]{12}) ", done.stderr) == [name[:12] for name in names]
+    for key, value in (("name", "Ünal, A"), ("email", "u@kernel.org")):
+        git(ready.ksrc, "config", f"user.{key}", value)
+    rebase(ready, REVERT="1")
+    assert git(edit(ready), "log", "--reverse", "--format=%an <%ae>").splitlines()[1:3] == [
+        "Ünal, A <u@kernel.org>"] * 2
 
 
 def test_an_earlier_version_that_was_reverted(ready: Project) -> None:
@@ -516,8 +533,9 @@ def test_a_mailbox_of_more(ready: Project, kind: Box, said: str) -> None:
 
 @pytest.mark.parametrize("where, said", [
     ("", "no FROM="), ("9.7", "is no base"), ("/usr", "is no base"), ("/usr:a..b", "FROM=/usr:a..b"),
-    ("9.8", "itself")])
+    ("9.8", "itself"), ("OLD:main~4...main", "two dots")])
 def test_bad_from(ready: Project, where: str, said: str) -> None:
+    where = where.replace("OLD", str(ready.ksrc.parent / "old"))
     done = ready.verb("rebase", code=2, FROM=where, KSRC="", BASE="9.8")
     assert errors(done) == 1 and said in done.stderr
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from .conftest import A_C, GIT, LINES, PYTHON, Project, clean_env, errors, git, snapshot
+from .conftest import (A_C, GIT, LINES, PYTHON, Project, clean_env, errors, git, identify, kernel_tree,
+                       snapshot)
 
 TWO = ((10, "ten", "a: One"), (40, "forty", "a: Two"))
 
@@ -159,6 +160,32 @@ def test_ksrc_that_is_no_kernel(project: Project, ksrc: str) -> None:
         ksrc = str(project.patches)
     done = project.verb("tree", code=2, KSRC=ksrc)
     assert len(done.stderr.splitlines()) <= 4 and "next:" in done.stderr
+
+
+@pytest.mark.parametrize("where", ["ksrc", "upstream"])
+def test_a_repository_of_somebody_else(project: Project, where: str) -> None:
+    """git's own words are many; the one command that is needed is named."""
+    identify(project)
+    upstream = kernel_tree(project.ksrc.with_name("upstream"))
+    for tree in (as_repository(project.ksrc), as_repository(upstream)):
+        git(tree, "config", "core.logAllRefUpdates", "false")
+    project.queue(*TWO)
+    project.tree()
+    project.fake("git", f'case "$*" in *"{where}"*) export GIT_TEST_ASSUME_DIFFERENT_OWNER=1;; esac\n'
+                 'exec "$REAL" "$@"')
+    done = project.verb("tree" if where == "ksrc" else "branch", code=3, LINUX_GIT=str(upstream))
+    there = project.ksrc.with_name(where)
+    assert errors(done) == 1 and f"git does not trust {there}" in done.stderr
+    assert f"next: git config --global --add safe.directory {there}\n" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_repository_of_sha256(project: Project) -> None:
+    git(project.ksrc, "init", "-q", "--object-format=sha256")
+    as_repository(project.ksrc)
+    done = project.verb("tree", code=2)
+    assert errors(done) == 1 and "sha256" in done.stderr and "git archive" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
 
 
 # Patches that do not apply
@@ -365,6 +392,23 @@ def test_refresh_does_not_undo_what_was_edited_in_the_queue(project: Project) ->
     patch.write_text(patch.read_text().replace("+forty", "+fourty"))
     before = files(project.patches)
     assert "would undo" in project.refresh(code=1).stderr and files(project.patches) == before
+
+
+@pytest.mark.parametrize("verb, name", [
+    ("tree", "index.lock"), ("refresh", "refs/smmuv3-kdump/made.lock")])
+def test_a_lock_that_a_killed_git_left(project: Project, verb: str, name: str) -> None:
+    project.queue(*TWO)
+    tree = project.tree()
+    left = tree / ".git" / name
+    if verb == "tree":
+        project.queue(*TWO[:1])         # so that there is something to do
+    else:
+        git(tree, "reset", "-q", "--hard", "HEAD~1")
+    left.touch()
+    done = project.verb(verb, code=3)
+    assert errors(done) == 1 and f"next: wait for it; if none runs: rm {left}," in done.stderr
+    left.unlink()
+    project.verb(verb)
 
 
 def test_a_message_that_git_am_would_cut(project: Project) -> None:
