@@ -18,7 +18,7 @@ from pathlib import Path
 from ..common import FAIL, USAGE, Err, say, stage, write
 from ..results import Report, Result, Status, run_directory, table
 from . import bases, config
-from .store import NOBODY, PREREQ, Rejected, Store, git, is_own, of_user, pipeline, series, subject
+from .store import PREREQ, Rejected, Store, git, is_own, of_user, pipeline, series, subject
 from .tree import FORMAT_PATCH, EditTree, nearest
 
 TRAILER = re.compile(r"[A-Z][\w-]*: \S.*|\((?:cherry picked|backported) from .*|\[[^\]]+: .*\]")
@@ -128,8 +128,7 @@ Message = Callable[[Patch, Submitter], str]
 def commit(where: Path, patches: Sequence[Patch], parent: str, me: Submitter, message: Message) -> str:
     """These patches with other messages, as commits that no branch of the repository has."""
     for patch in patches:
-        by = replace(patch, author=me.name, mail=me.mail, date="") if patch.mail == NOBODY else patch
-        env = {"GIT_AUTHOR_NAME": by.author, "GIT_AUTHOR_EMAIL": by.mail, "GIT_AUTHOR_DATE": by.date,
+        env = {"GIT_AUTHOR_NAME": patch.author, "GIT_AUTHOR_EMAIL": patch.mail, "GIT_AUTHOR_DATE": patch.date,
                "GIT_COMMITTER_NAME": me.name, "GIT_COMMITTER_EMAIL": me.mail}
         parent = git("-C", where, "commit-tree", f"{patch.commit}^{{tree}}", "-p", parent, env=env,
                      data=message(patch, me).encode()).stdout.strip()
