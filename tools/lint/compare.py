@@ -320,31 +320,37 @@ def two_contents(a: tuple[bytes | None, bytes | None], b: tuple[bytes | None, by
     status, why = prove(up0, up1, lo0, lo1, placing)
     if status == MISMATCH and not why and (white := but_for_white(up0, up1, lo0, lo1, placing)):
         return white if white[1] else whitespace((up0, up1, lo0, lo1), path, l1, u1)
-    if status == MISMATCH and not why and moved_functions(up0, up1, lo0, lo1, path):
+    if status == MISMATCH and not why and by_blocks(up0, up1, lo0, lo1, placing):
         return CONTEXT, f"{path}: what it changes stands elsewhere in the file"
     return status, why or ("" if status == MATCH else path if status == CONTEXT
                            else difference(path, up0, up1, lo0, lo1))
 
 
-def moved_functions(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, path: str) -> bool:
-    """The same change of a file whose functions stand in another order, once upstream's are put into it."""
-    def parts(lines: Lines) -> dict[bytes, tuple[int, int]]:
-        heads = Heads(lines)
-        tops = [i for i in heads.top if lines[i][:1] != b"}"]
-        return {heads.name(i): (i, j) for i, j in zip(tops, [*tops[1:], len(lines)])}
-    if not FUNCTIONS.search(path):
+def by_blocks(up0: Lines, up1: Lines, lo0: Lines, lo1: Lines, placing: Placing) -> bool:
+    """The same change, block by block, of blocks that both files have once by name, wherever they stand."""
+    theirs, mine = edits(up0, up1), edits(lo0, lo1)
+    pairs = {placing.twin(e) for e in theirs}
+    parts = {(x, y) for x, y in (p for p in pairs if p)}
+    if None in pairs or len({y for _, y in parts}) < len(parts):
         return False
-    theirs, after, ours = parts(up0), parts(up1), parts(lo0)
-    if len(theirs) < 2 or theirs.keys() != after.keys():
-        return False
-    rank = {name: k for k, name in enumerate(ours)}
-    order = sorted(theirs, key=lambda name: rank.get(name, -1))
-    if order == list(theirs):
-        return False
-    start = [min(at for at, _ in p.values()) for p in (theirs, after)]
-    old, new = (lines[:first] + [x for name in order for x in lines[slice(*p[name])]]
-                for lines, p, first in ((up0, theirs, start[0]), (up1, after, start[1])))
-    return prove(old, new, lo0, lo1, Placing(path, old, lo0))[0] in (MATCH, CONTEXT)
+
+    def part(lines: Lines, cut: Sequence[Edit], within: range) -> tuple[Lines, Lines, int]:
+        """A block before and after, and how many edits are in it."""
+        new, at, inside = [], within.start, 0
+        for e in cut:
+            if within.start < e.start and e.end <= within.stop:
+                new += [*lines[at:e.start], *e.new]
+                at, inside = e.end, inside + 1
+        return lines[within.start:within.stop], new + lines[at:within.stop], inside
+    seen = [0, 0]
+    for x, y in parts:
+        old, new, n = part(up0, theirs, x)
+        here, there, m = part(lo0, mine, y)
+        seen[0] += n
+        seen[1] += m
+        if prove(old, new, here, there, Placing(placing.path, old, here))[0] not in (MATCH, CONTEXT):
+            return False
+    return seen == [len(theirs), len(mine)]
 
 
 def deleted(up: bytes, local: bytes, path: str) -> tuple[str, str]:

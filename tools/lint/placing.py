@@ -156,6 +156,8 @@ class Scopes:
         return range(i, end)
 
     def count(self, name: bytes, within: range) -> int:
+        if CONDITION.match(name):
+            return sum(name == self.name(i) for i in within if CONDITION.match(self.lines[i]))
         return sum(name in (squeezed(self.lines[i]), self.names.get(i)) for i in within)
 
 
@@ -198,14 +200,32 @@ class Placing:
         doubt = ""
         for e, (i, j) in zip(cut, places):
             if (e, i, j) not in self.judged:
-                lines = self.texts[0][e.start:e.end] or list(e.new)
-                indent = next((depth(x) for x in lines if ALNUM.search(x)), 0)
-                self.judged[e, i, j] = self.one(e, i, j, indent)
+                self.judged[e, i, j] = self.one(e, i, j, self.indent(e))
             why, sure = self.judged[e, i, j]
             if sure:
                 return why, True
             doubt = doubt or why
         return doubt, False
+
+    def twin(self, e: Edit) -> tuple[range, range] | None:
+        """The innermost block around an edit that both files have once by name."""
+        up, local = self.both()
+        found, rooms = None, (up.extent(-1), local.extent(-1))
+        for x in up.around(e.start, self.indent(e)):
+            name = up.name(x).split(b" ... ")[-1]
+            y = [k for k in rooms[1] if name in (squeezed(local.lines[k]), local.names.get(k))]
+            if up.count(name, rooms[0]) != 1 or len(y) != 1 or self.refuted(x, y[0], depth(up.lines[x])):
+                break
+            rooms = up.extent(x), local.extent(y[0])
+            if not rooms[0].start < e.start <= e.end <= rooms[0].stop:
+                break
+            found = rooms
+        return found
+
+    def indent(self, e: Edit) -> int:
+        """How far what an edit changes is indented."""
+        lines = self.texts[0][e.start:e.end] or list(e.new)
+        return next((depth(x) for x in lines if ALNUM.search(x)), 0)
 
     def one(self, e: Edit, i: int, j: int, indent: int) -> tuple[str, bool]:
         up, local = self.both()
@@ -239,6 +259,8 @@ class Placing:
             n = shared([up.name(x) for x in p], [local.name(x) for x in q])
             if wraps(up, p, local, q) or wraps(local, q, up, p):
                 return ""
+            if any(x not in within for y, within in ((p, room[0]), (q, room[1])) for x in y[n:n + 1]):
+                room = up.extent(-1), local.extent(-1)
             return self.parted(p[n:n + 1], q[n:n + 1], room)
         return ""
 
@@ -247,7 +269,7 @@ class Placing:
         up, local = self.both()
         names = [s.name(x[0]) if x else b"" for s, x in ((up, a), (local, b))]
         for name in filter(None, names):
-            last = name.split(b" ... ")[-1]
+            last = name if CONDITION.match(name) else name.split(b" ... ")[-1]
             here, there = up.count(last, room[0]), local.count(last, room[1])
             if here and there and (there >= here if name is names[0] else here >= there):
                 return f"{self.path}: the same lines, but in {say(names[1])} instead of {say(names[0])}"
@@ -262,11 +284,14 @@ class Placing:
         own = agreement(a, b, i, j, indent)
         slides = reach(b.lines, e, j)
         doubt = ""
-        for r, fits in candidates(a, b, i, n, *self.window(back, i, j, n)):
+        low, high = self.window(back, i, j, n)
+        for r, fits in candidates(a, b, i, n):
             if r == j or same_outcome(b.lines, e, j, r, slides):
                 continue
             closer = nearer(a, b, (i, j, r), e, indent)
             if own[2] and (closer < 0 or doubt and not closer):
+                continue
+            if not low < r <= high - n and not (own[2] and closer >= 0 and self.moved(back, (i, j, r), n)):
                 continue
             rank = agreement(a, b, i, r, indent)
             alike = own[2] or rank > own or b.blocks(r, indent) == b.blocks(j, indent)
@@ -278,6 +303,14 @@ class Placing:
             if not alike or closer == 0 and (fits or twins(a, b, (i, j, r), n)):
                 doubt = where + "and nothing decides between the two"
         return doubt, False
+
+    def moved(self, back: bool, places: tuple[int, int, int], n: int) -> bool:
+        """Whether a line that both files have once tells the last place from the second."""
+        a, b = self.both()[::-1] if back else self.both()
+        i, j, r = places
+        mine, theirs = run(a.lines, b.lines, i, j, n), run(a.lines, b.lines, i, r, n)
+        told = (a.lines[at] for at, x, y in zip((i - 1 - mine[0], i + n + mine[1]), mine, theirs) if x < y)
+        return any(len(a.where[x]) == len(b.where.get(x, ())) == 1 for x in told)
 
     def window(self, back: bool, i: int, j: int, n: int) -> tuple[int, int]:
         """The nearest lines above and below that both files have once, as lines of the second."""
@@ -384,28 +417,26 @@ def crossed(lines: Lines, indent: int, up: bool, blank: bool) -> tuple[int, int,
     return left, passed, entered
 
 
-def candidates(a: Scopes, b: Scopes, i: int, n: int, low: int, high: int) -> list[tuple[int, bool]]:
-    """Where between two lines an edit of the lines [i, i + n) fits, too: what it removes, or its neighbours;
-    and whether not only one of these."""
+def candidates(a: Scopes, b: Scopes, i: int, n: int) -> list[tuple[int, bool]]:
+    """Where an edit of the lines [i, i + n) fits, too: what it removes, or its neighbours; and whether not
+    only one of these."""
     if n:
-        return [(r, True) for r in found(b, a.lines[i:i + n], 0, low, high - n)]
+        return [(r, True) for r in found(b, a.lines[i:i + n], 0)]
     start, end = i, i           # as far as the next lines that say anything
     while start > 0 and (start == i or not ALNUM.search(a.lines[start])):
         start -= 1
     while end < len(a.lines) and (end == i or not ALNUM.search(a.lines[end - 1])):
         end += 1
-    above = found(b, a.lines[start:i], i - start, low, high) if start < i else []
-    below = found(b, a.lines[i:end], 0, low, high) if i < end else []
+    above = found(b, a.lines[start:i], i - start) if start < i else []
+    below = found(b, a.lines[i:end], 0) if i < end else []
     both = set(above) & set(below)
     return [(r, r in both) for r in sorted({*above, *below})]
 
 
-def found(b: Scopes, want: Lines, shift: int, low: int, high: int) -> list[int]:
-    """The places between two lines that are `shift` lines below the start of these lines."""
+def found(b: Scopes, want: Lines, shift: int) -> list[int]:
+    """The places that are `shift` lines below the start of these lines."""
     key = min(range(len(want)), key=lambda k: len(b.where.get(want[k], ())))
-    at = b.where.get(want[key], [])
-    first, last = (bisect_left(at, x + key - shift) for x in (low + 1, high + 1))
-    return [x - key + shift for x in at[first:last]
+    return [x - key + shift for x in b.where.get(want[key], ())
             if x >= key and b.lines[x - key:x - key + len(want)] == want]
 
 

@@ -1017,6 +1017,11 @@ for block in BLOCKS:
     twin_case("honest", "a twin below, and a line of its own at the top", block, "vf", "vf own", "vf", "fine",
               top=True)
     twin_case("defect", "the same, in the twin", block, "vf", "vf own", "own", "MISMATCH", top=True)
+    if block not in ("#if block", "section"):           # indentation does not say where these end
+        twin_case("honest", "blocks in another order", block, "pf vf xf", "xf vf pf", "vf", "fine")
+    for at in ("pf", "xf", "own"):
+        twin_case("defect", f"blocks in another order, {at} for vf", block, "pf vf xf", "own xf vf pf", at,
+                  "red")
 
 
 # Groups of lines that only a line inside them tells apart: what they begin with is no name, or the same one.
@@ -1128,7 +1133,7 @@ GROUPS: dict[str, tuple[str, str, str, str, str, str]] = {
 MISPLACED = [("vf", "vf own", "own"), ("vf", "own vf", "own"), ("pf vf", "pf", "pf"), ("vf pf", "pf", "pf"),
              ("pf vf", "pf vf own", "own"), ("pf vf", "own pf vf", "own"), ("pf vf", "pf own vf", "own"),
              ("pf vf", "pf vf", "pf"), ("vf pf", "vf pf", "pf"), ("vf pf xf", "pf xf", "pf"),
-             ("pf vf xf", "pf xf", "xf")]
+             ("pf vf xf", "pf xf", "xf"), ("pf vf xf", "own xf vf pf", "own"), ("pf vf xf", "xf vf pf", "pf")]
 PLACED = [("pf vf", "pf vf", "vf"), ("vf", "vf own", "vf"), ("vf", "own vf", "vf"),
           ("pf vf", "pf own vf", "vf"), ("pf vf", "pf vf2", "vf2"), ("vf pf", "vf2 pf", "vf2"),
           ("pf vf xf", "vf xf", "vf"), ("pf vf xf", "pf vf", "vf"), ("vf", "own1 vf own2", "vf")]
@@ -1310,9 +1315,31 @@ for kind in HEADINGS:
     heading_case("defect", kind, "pf vf", "pf", "pf")
     heading_case("defect", kind, "vf", "vf own", "own")
     heading_case("defect", kind, "pf vf", "pf vf", "pf")
+    heading_case("honest", kind, "vf", "vf own", "vf")
     heading_case("honest", kind, "pf vf", "pf vf", "vf")
     heading_case("honest", kind, "pf vf", "pf vf2", "vf2")
     heading_case("honest", kind, "pf vf", "vf", "vf")
+
+
+@case("defect", "a function that moved to the other branch of an #if")
+def _(b: Branch) -> Want:
+    def text(first: str, second: str, changed: str = "") -> str:
+        one, two = (f"int {n}(void)\n{{\n\tget();\n" + "\tmore();\n" * (n == changed) + "\treturn 0;\n}\n"
+                    for n in (first, second))
+        return f"#ifdef A\n{one}#else\n{two}#endif\n"
+    return Want(["red"], ["red"], code=1, local=of_file(
+        b, "a.c", text("one", "two"), text("one", "two", "two"),
+        text("two", "one"), text("two", "one", "two")))
+
+
+@case("honest", "the #else of a condition that the branch writes otherwise")
+def _(b: Branch) -> Want:
+    def text(name: str, change: str = "") -> str:
+        return (f"#ifdef {name}\nint a;\n#else\nint b(void);\n{change}int c(void);\n#endif\n"
+                "\n#ifdef B\nint y;\n#else\nint z;\n#endif\n")
+    new = "int more(void);\n"
+    return Want(["fine"], local=of_file(
+        b, "a.h", text("A"), text("A", new), text("OUR_A"), text("OUR_A", new)))
 
 
 @case("honest", "a case below cases that differ")
