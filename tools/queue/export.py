@@ -374,8 +374,9 @@ class Export:
         store, where = self.store, f"--git-dir={self.store.git_dir}"
         there = store.git("cat-file", "blob", f"{self.source}:{self.style.index}", check=False).stdout
         lines = [line for line in there.splitlines() if re.sub(r".*/\d+-", "", line) not in old]
+        # A line that begins with + is guarded: SUSE's tree is made without it.
         names = [f"{self.source}:{Path(self.style.index).parent / word}" for line in lines
-                 for word in line.split("#")[0].split() if word[0] not in "+-"]
+                 for word in re.sub(r"#.*|^\s*\+.*", "", line).split() if word[0] != "-"]
         apply = ["env", f"GIT_INDEX_FILE={store.here / 'scratch.index'}", "git", where, "apply", "--cached"]
         with store.lock():
             store.git("read-tree", self.source)

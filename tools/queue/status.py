@@ -3,7 +3,7 @@
 
 A verb that judged a base leaves its result here, with the state that it judged: the base's package and
 hashes of the series and of the tools. A result whose state is another now is shown as stale, in
-README.md's table, too. A newer package in the archive is named; UPDATE=1 tries the series on it, in a
+README.md's table, too, but for another package: its row is of the one before. A newer package in the archive is named; UPDATE=1 tries the series on it, in a
 cache of its own, so that the base stays what it is.
 """
 
@@ -168,7 +168,7 @@ def newer(base: str, package: str, build: Build | None) -> str:
     except Err as err:
         return f"{known}{err.cause}\n"
     tried = read(base).get(NEWER)
-    if not tried or version(tried["state"]["package"]) != there:
+    if not tried or version(tried["state"].get("package", "")) != there:
         return f"newer: {there}; make status UPDATE=1 tells whether the series applies and builds there\n"
     said = cell(tried, state(base, NEWER) | {"package": tried["state"]["package"]})
     return f"newer: {there}: {said}; make kunit BASE={base} UPDATE=1 makes it the base\n"
@@ -226,8 +226,11 @@ def readme(text: str) -> str:
                  else fresh.get(verb, "stale") for verb, cell in zip(SHOWN, cells)]
         rows += f"| {name:<4} | {source:<44} | {base.status:<11} | {cells[0]:<31} | {cells[1]:<7} |\n"
     rows += f"\n<!-- series and tools: {' '.join(f'{name}={marks[name]}' for name in bases.read())} -->\n"
-    return re.sub(r"(?m)(^\| Base .*\n\|[-|]+\n)(?:\|.*\n)*(?:\n<!-- .* -->\n)?",
-                  lambda found: found[1] + rows, text)
+    new, count = re.subn(r"(?m)(^\| Base .*\n\|[-|]+\n)(?:\|.*\n)*(?:\n<!-- .* -->\n)?",
+                         lambda found: found[1] + rows, text)
+    if count != 1:
+        raise Err(f"README.md has {count} tables of the bases, not one", "git checkout README.md", FAIL)
+    return new
 
 
 def alike(old: str, new: str) -> bool:

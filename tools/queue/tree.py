@@ -78,8 +78,8 @@ class EditTree:
             source = self.store.source()
             there = (self.path / ".git").is_dir()
             if there and self._interrupted():
-                say(f"note: a refresh was interrupted; {self.store.verb('refresh')} goes on with it")
-                return self.path
+                raise Err("a refresh was interrupted, the queue is half written",
+                          f"{self.store.verb('refresh')}, which goes on with it", FAIL)
             try:
                 tip = self.store.apply(source, self.store.queue())
             except Rejected as err:
@@ -200,19 +200,21 @@ class EditTree:
 
     def _interrupted(self) -> bool:
         """Was a refresh killed while it wrote, and nobody there since? All is as it was, or was to be."""
-        planned = json.loads(self.begun.read_text()) if self.begun.exists() else {}
-        return bool(planned) and self._patches() <= planned.keys() and all(
-            _hash(self.store.base.patches / name) in hashes for name, hashes in planned.items())
+        planned = self._planned()
+        return bool(planned) and all(_hash(self.store.base.patches / name) in hashes
+                                     for name, hashes in planned.items())
 
-    def _patches(self) -> set[str]:
-        """The names of the patches that the base's directory has, whether its series names them or not."""
-        there = self.store.base.patches
-        return {str(path.relative_to(there)) for path in (*there.glob("*.patch"),
-                                                          *there.glob(f"{PREREQ}/*.patch"))}
+    def _planned(self) -> dict[str, list[str]]:
+        """What a refresh that did not come to its end was about to write."""
+        try:
+            return dict(json.loads(self.begun.read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def _write(self, made: Sequence[Path], force: bool) -> None:
         there = self.store.base.patches
-        old = {_slug(patch): patch for patch in (self.store.queue() if there.is_dir() else [])}
+        queue = self.store.queue() if there.is_dir() else []
+        old = {_slug(patch): patch for patch in queue}
         wanted: dict[str, bytes] = {}
         counts = {"": 0, PREREQ: 0}
         for patch in made:
@@ -224,7 +226,9 @@ class EditTree:
                 say(f"{before.name}: only offsets changed, left as it is (FORCE=1 writes it)")
                 content = before.read_bytes()
             wanted[os.path.join(where, f"{counts[where]:04d}-{_slug(patch)}")] = content
-        gone = sorted(self._patches() - wanted.keys())
+        # Those of the queue alone: what no series names is somebody's.
+        known = {str(patch.relative_to(there)) for patch in queue} | self._planned().keys() - {"series"}
+        gone = sorted(name for name in known - wanted.keys() if (there / name).is_file())
         wanted["series"] = "".join(f"{name}\n" for name in wanted).encode()
         changed = [name for name, content in wanted.items() if _hash(there / name) != digest(content)]
         then = {name: digest(content) for name, content in wanted.items()} | dict.fromkeys(gone, "")

@@ -499,8 +499,11 @@ def test_a_refresh_that_is_killed(project: Project, tmp_path: Path, edited: bool
     git(tree, "rebase", "-q", "--onto", f"{between}~1", between)
     project.edit(tree, 30, "thirty", "a: New")
     tip = git(tree, "rev-parse", "HEAD")
+    (project.patches / "0009-somebody-s.patch").write_text("in no series")
+    before = files(project.patches)
     done = project.refresh()
     after = files(project.patches)
+    assert "0009-somebody-s.patch" in after
     assert before.keys() - after.keys() and after.keys() - before.keys(), done.stderr
     (tmp_path / "site" / "sitecustomize.py").parent.mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(KILLS)
@@ -510,7 +513,7 @@ def test_a_refresh_that_is_killed(project: Project, tmp_path: Path, edited: bool
         for name, content in before.items():
             (project.patches / name).write_bytes(content)
         git(tree, "reset", "-q", "--hard", old)
-        project.tree()
+        project.verb("tree", code=None)
         git(tree, "reset", "-q", "--hard", tip)
         killed = project.refresh(code=None, STEPS=str(steps), PYTHONPATH=str(tmp_path / "site"))
         if killed.returncode == 0:
@@ -522,10 +525,14 @@ def test_a_refresh_that_is_killed(project: Project, tmp_path: Path, edited: bool
             assert "changed since" in project.refresh(code=1).stderr
             assert "by hand" in one.read_text()
             continue
-        assert steps != 2 or "a refresh was interrupted" in project.verb("tree").stderr
+        assert steps != 2 or "a refresh was interrupted" in project.verb("tree", code=1).stderr
         project.refresh()
         assert files(project.patches) == after
     assert steps == 3 if edited else steps > 4
+    for text in ("", '{"a"', '["x"]'):      # of a machine that lost its power
+        next(tree.parent.glob("refresh.begun*"), tree.parent / "refresh.begun").write_text(text)
+        if not edited:
+            project.refresh()
     assert edited or "interrupted" not in project.verb("tree").stderr
 
 
