@@ -3,8 +3,8 @@
 
 A verb that judged a base leaves its result here, with the state that it judged: the base's package and
 hashes of the series and of the tools. A result whose state is another now is shown as stale, in
-README.md's table, too, but for another package: its row is of the one before. A newer package in the archive is named; UPDATE=1 tries the series on it, in a
-cache of its own, so that the base stays what it is.
+README.md's table, too, but for another package: its row is of the one before. A newer package in the
+archive is named; UPDATE=1 tries the series on it, in a cache of its own, so that the base stays as it is.
 """
 
 from __future__ import annotations
